@@ -1,0 +1,584 @@
+"""A file server for link payloads, inside this package: the part of Plik that NATSBridge uses.
+
+    python -m natsbridge.fileserver --folder DIR
+
+It answers as Plik 1.3.8 does (github.com/root-gg/plik; FACTS, "Plik"), its traps included, so that
+what works here works there: a one-shot file is gone at the first GET, too large is a 400, an
+upload's answer calls itself text/plain, and a failed download leads a browser to a web page with
+status 200. Plik's users, passwords, streams, archives and lists are left out.
+
+Ours is the rule that a server which others can reach wants a token for creating uploads. It is
+sent as Plik's user token, in X-PlikToken. Whoever has a file's URL can download it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import hmac
+import ipaddress
+import json
+import logging
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+from urllib.parse import quote, urlsplit
+
+from aiohttp import ClientError, web
+
+from natsbridge.errors import INVALID_ARGUMENT, NATSBridgeError
+from natsbridge.filestore import UPLOADED, File, FileStore, TooLarge, Upload
+from natsbridge.log import Formatter, logger, trace
+
+__all__ = ["FileServer", "main"]
+
+#: Plik's own limits: files of one upload, UTF-8 bytes of a name, bytes of the options.
+MAX_FILES = 1000
+MAX_NAME = 1024
+MAX_OPTIONS = 1 << 20
+#: Seconds in 30 years, so that every expiry is a date.
+MAX_TTL = 30 * 365 * 86400
+#: Bytes of a multipart body before its file starts.
+MAX_PREFACE = 1 << 20
+#: Bytes read from disk at a time.
+PIECE = 128 << 10
+#: Seconds without a byte moving after which a transfer is given up: a device that lost its
+#: network does not say so.
+STALL_S = 60.0
+#: Seconds for which the rest of a refused body is still read, so that the answer is, too.
+LINGER_S = 1.0
+#: Seconds that running transfers get to end when the server stops, and again to clean up.
+STOP_S = 0.5
+#: Plik answers these (lower case) with the error itself, and anything else with a redirect to its
+#: web page. The spelling is Plik's.
+PLAIN_AGENTS = (
+    *("wget", "curl", "python-urllib", "libwwww-perl"),
+    *("php", "pycurl", "go-http-client", "plik_client"),
+)
+PAGE = (
+    "<!DOCTYPE html><meta charset=utf-8><title>NATSBridge file server</title>"
+    "<h1>NATSBridge file server</h1><p>Files are kept here for a while and fetched by their URL."
+)
+
+_BOUNDARY = re.compile(
+    r'multipart/(?:form-data|mixed)\s*;.*?boundary=(?:"([^"]{1,70})"|([^\s";]{1,70}))', re.I
+)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_PARAMETER = re.compile(r';\s*([\w.*-]+)=(?:"([^"]*)"|([^\s";]+))')
+_DISPOSITION = re.compile(r'form-data(?:\s*;\s*[\w.*-]+=(?:"[^"]*"|[^\s";]+))*;?', re.I)
+
+T = TypeVar("T")
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+_ERRORS: dict[int, type[web.HTTPException]] = {
+    400: web.HTTPBadRequest,
+    403: web.HTTPForbidden,
+    404: web.HTTPNotFound,
+    500: web.HTTPInternalServerError,
+}
+
+
+def _error(status: int, message: str) -> web.HTTPException:
+    """Return an error as Go writes it: plain text and a line break."""
+    return _ERRORS[status](text=message + "\n", headers={"X-Content-Type-Options": "nosniff"})
+
+
+def _moved(location: str) -> web.Response:
+    return web.Response(status=301, headers={"Location": location}, content_type="text/html")
+
+
+def _unusable(message: str) -> NATSBridgeError:
+    return NATSBridgeError(INVALID_ARGUMENT, message)
+
+
+def _same(given: str, secret: str) -> bool:
+    return hmac.compare_digest(given.encode(errors="replace"), secret.encode())
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _url(host: str, port: int) -> str:
+    ipv6 = ":" in host
+    if ipaddress.ip_address(host).is_unspecified:
+        host = "::1" if ipv6 else "127.0.0.1"
+    return f"http://[{host}]:{port}" if ipv6 else f"http://{host}:{port}"
+
+
+def _human(size: int) -> str:
+    """Return a number of bytes as Plik writes it: 500 B, 1.0 kB, 10 GB."""
+    value, units = float(size), ["B", "kB", "MB", "GB", "TB"]
+    while value >= 1000 and len(units) > 1:
+        value /= 1000
+        del units[0]
+    return f"{value:.{1 if size >= 1000 and value < 10 else 0}f} {units[0]}"
+
+
+async def _moving(transfer: Awaitable[T]) -> T:
+    """Await one step of a transfer. Raises ConnectionAbortedError after `STALL_S`."""
+    try:
+        return await asyncio.wait_for(transfer, STALL_S)
+    except asyncio.TimeoutError:
+        raise ConnectionAbortedError(f"no byte moved for {STALL_S:g} s") from None
+
+
+def _read(stream: BinaryIO, size: int) -> bytes:
+    """Return the next bytes of a body whose headers are sent: a fault can only cut it off."""
+    try:
+        if data := stream.read(size):
+            return data
+    except OSError as e:
+        raise ConnectionAbortedError(f"cannot read: {e}") from e
+    raise ConnectionAbortedError("the file is shorter than it was")
+
+
+@web.middleware
+async def _answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer what went wrong: to a browser that wanted a file, as Plik does, with its web page."""
+    try:
+        return await handler(request)
+    except ConnectionError as e:
+        # Nobody is left to answer, or a body is under way: the connection has to go.
+        trace("", f"file server: {request.method} {request.path}: {e}")
+        if request.transport:
+            request.transport.abort()
+        return web.Response()
+    except web.HTTPException as e:
+        error = e
+    except OSError as e:
+        logger.error("file server: %s %s: %s", request.method, request.path, e)
+        error = _error(500, "internal server error")
+    if not request.content.at_eof():
+        error.force_close()
+    agent = request.headers.get("User-Agent", "").lower()
+    is_download = "file" in request.match_info and request.method in ("GET", "HEAD")
+    if is_download and not agent.startswith(PLAIN_AGENTS):
+        message = quote((error.text or "").strip())
+        return _moved(f"/#/?err={message}&errcode={error.status}&uri={request.rel_url}")
+    raise error
+
+
+class _Form:
+    """The file in a multipart body (RFC 7578): first its name, then its bytes as they arrive.
+
+    A body that ends before the boundary that closes the file is an error, also where HTTP has no
+    objection: a sender that fails in the middle of a chunked body can end it well.
+    """
+
+    def __init__(self, request: web.Request) -> None:
+        match = _BOUNDARY.match(request.headers.get("Content-Type", ""))
+        if not match:
+            why = "request Content-Type isn't multipart/form-data"
+            raise _error(400, f"invalid multipart form : {why}")
+        self._content = request.content
+        self._delimiter = b"\r\n--" + (match[1] or match[2]).encode(errors="replace")
+        self._held = b"\r\n"
+        self._taken = 0
+
+    async def _more(self) -> None:
+        data = await _moving(self._content.readany())
+        if not data:
+            raise EOFError
+        self._held += data
+        self._taken += len(data)
+
+    async def data(self) -> AsyncIterator[bytes]:
+        """Yield what comes before the next boundary. Raises EOFError if there is none."""
+        keep = len(self._delimiter) - 1
+        while (end := self._held.find(self._delimiter)) < 0:
+            if len(self._held) > keep:
+                yield self._held[:-keep]
+                self._held = self._held[-keep:]
+            await self._more()
+        if end:
+            yield self._held[:end]
+        self._held = self._held[end + len(self._delimiter) :]
+
+    async def _next_part(self) -> dict[str, str]:
+        """Return the next part's parameters ("name", "filename"); its data comes next."""
+        async for _ in self.data():
+            self._check_preface()
+        while b"\r\n\r\n" not in self._held:
+            if self._held.startswith(b"--"):
+                raise _error(400, "missing file from multipart form")
+            self._check_preface()
+            await self._more()
+        head, _, self._held = self._held.partition(b"\r\n\r\n")
+        return self._parameters(head.decode(errors="replace"))
+
+    def _check_preface(self) -> None:
+        if self._taken > MAX_PREFACE:
+            raise EOFError
+
+    async def name(self) -> str:
+        """Go to the part called "file" and return its file name, without folders."""
+        try:
+            while (part := await self._next_part()).get("name") != "file":
+                pass
+        except EOFError:
+            raise _error(400, "invalid multipart form : multipart: NextPart: EOF") from None
+        name = part.get("filename", "").rstrip("/").rpartition("/")[2]
+        if not name:
+            raise _error(400, "missing file name from multipart form")
+        if _CONTROL.search(name):
+            raise _error(400, "invalid multipart form : malformed MIME header line")
+        return name
+
+    @staticmethod
+    def _parameters(head: str) -> dict[str, str]:
+        for line in head.split("\r\n"):
+            key, _, value = line.partition(":")
+            if key.lower() == "content-disposition" and _DISPOSITION.fullmatch(value.strip()):
+                found = _PARAMETER.findall(value)
+                return {name.lower(): quoted or bare for name, quoted, bare in found}
+        return {}
+
+
+#: The options of an upload that matter here; like Go, we take their names in any case.
+_OPTIONS: dict[str, type] = {
+    **dict.fromkeys(("oneshot", "removable", "stream"), bool),
+    **dict.fromkeys(("login", "password"), str),
+    "ttl": int,
+}
+
+
+def _read_options(body: bytes) -> dict[str, Any]:
+    """Return every option, from JSON as Go reads it: null, or no body at all, changes nothing."""
+    options = {name: kind() for name, kind in _OPTIONS.items()}
+    try:
+        given = json.loads(body or b"null")
+        if not isinstance(given, dict | None):
+            raise ValueError("not an object")
+        for name, value in (given or {}).items():
+            kind = _OPTIONS.get(name.casefold())
+            if kind and value is not None:
+                if type(value) is not kind:
+                    raise ValueError(f"{name} is not of type {kind.__name__}")
+                options[name.casefold()] = value
+    except (ValueError, RecursionError) as e:
+        raise _error(400, f"unable to deserialize request body : {e}") from None
+    return options
+
+
+class FileServer:
+    """The server; `async with FileServer(folder) as server:` runs it.
+
+    Args:
+        folder: where the uploads are kept; made if need be. One server at a time.
+        host: the address to listen on.
+        port: 0 for a free one.
+        token: what creating an upload asks for, "" for nothing. An address that other machines
+            can reach needs one.
+        max_file_size: in bytes.
+        default_ttl, max_ttl: seconds that an upload is kept, when it does not say, and at most.
+        download_domain: `scheme://host:port` that files are to be fetched from, if another than
+            the server's own; requests under other names are redirected there.
+        sweep_interval: seconds between searches for what has expired.
+
+    Attributes:
+        url: where the server is, from this machine; "" before it runs.
+
+    Raises:
+        NATSBridgeError: `INVALID_ARGUMENT`; from `start` also when it cannot listen or write.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        token: str = "",
+        max_file_size: int = 10 * 10**9,
+        default_ttl: int = 30 * 86400,
+        max_ttl: int = 30 * 86400,
+        download_domain: str = "",
+        sweep_interval: float = 60,
+    ) -> None:
+        if not token and not _is_loopback(host):
+            raise _unusable(
+                f"the file server is to listen on {host!r}, where other machines reach it, without"
+                " a token: give it one (token=..., --token), or listen on 127.0.0.1"
+            )
+        if not token.isascii() or not token.isprintable() or token != token.strip():
+            raise _unusable("the token must be printable ASCII without spaces around it")
+        if not 0 < default_ttl <= max_ttl <= MAX_TTL:
+            raise _unusable(
+                f"default_ttl {default_ttl} and max_ttl {max_ttl} must be seconds,"
+                f" 0 < default_ttl <= max_ttl <= {MAX_TTL}"
+            )
+        domain = urlsplit(download_domain)
+        if download_domain and not (domain.scheme in ("http", "https") and domain.netloc):
+            raise _unusable(
+                f"download_domain {download_domain!r} must be like https://files.example.com"
+            )
+        self.url = ""
+        self._store = FileStore(folder)
+        self._folder = folder
+        self._host = host
+        self._port = port
+        self._token = token
+        self._max_file_size = max_file_size
+        self._default_ttl = default_ttl
+        self._max_ttl = max_ttl
+        self._download_domain = download_domain.rstrip("/")
+        self._sweep_interval = sweep_interval
+        self._runner: web.AppRunner | None = None
+        self._sweeper: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Listen. Uploads from an earlier run that have not expired are there again."""
+        app = web.Application(middlewares=[_answer_errors], client_max_size=MAX_OPTIONS)
+        file = "/file/{upload}/{file}/{name:[^/]+}"
+        app.router.add_get("/", self._get_page)
+        app.router.add_get("/config", self._get_config)
+        app.router.add_post("/upload", self._create)
+        app.router.add_get("/upload/{upload}", self._get_upload)
+        app.router.add_delete("/upload/{upload}", self._remove_upload)
+        app.router.add_post("/file/{upload}", self._add_file)
+        app.router.add_get(file, self._get_file)
+        app.router.add_delete(file, self._remove_file)
+        runner = web.AppRunner(
+            app, access_log=None, logger=logger, lingering_time=LINGER_S, shutdown_timeout=STOP_S
+        )
+        try:
+            self._store.load()
+            await runner.setup()
+            await web.TCPSite(runner, self._host, self._port).start()
+        except OSError as e:
+            await runner.cleanup()
+            raise _unusable(
+                f"the file server cannot use {self._folder} or listen on"
+                f" {self._host}:{self._port}: {e}. Choose another folder, address or port"
+            ) from e
+        self._runner = runner
+        self._sweeper = asyncio.create_task(self._sweep())
+        self.url = _url(*runner.addresses[0][:2])
+
+    async def stop(self) -> None:
+        """Stop listening; running transfers are cut."""
+        if self._sweeper:
+            self._sweeper.cancel()
+            await asyncio.wait({self._sweeper})
+        if self._runner:
+            await self._runner.cleanup()
+        self._runner = self._sweeper = None
+        self.url = ""
+
+    async def __aenter__(self) -> FileServer:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.stop()
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(self._sweep_interval)
+            self._store.sweep()
+
+    # What the URL names.
+
+    def _upload(self, request: web.Request) -> Upload:
+        upload_id = request.match_info["upload"]
+        upload = self._store.get(upload_id)
+        if not upload:
+            raise _error(404, f"upload {upload_id} not found")
+        if upload.expired:
+            raise _error(404, f"upload {upload_id} has expired")
+        return upload
+
+    def _file(self, request: web.Request, upload: Upload) -> File:
+        file = upload.files.get(request.match_info["file"])
+        if not file:
+            raise _error(404, f"file {request.match_info['file']} not found")
+        if file.name != request.match_info["name"]:
+            raise _error(400, "invalid file name")
+        return file
+
+    @staticmethod
+    def _is_admin(request: web.Request, upload: Upload) -> bool:
+        return _same(request.headers.get("X-UploadToken", ""), upload.token)
+
+    # One method for each request.
+
+    async def _get_page(self, request: web.Request) -> web.Response:
+        return web.Response(text=PAGE, content_type="text/html")
+
+    async def _get_config(self, request: web.Request) -> web.Response:
+        features = {
+            **dict.fromkeys(("one_shot", "removable", "set_ttl"), "enabled"),
+            **dict.fromkeys(("stream", "password", "comments", "extend_ttl"), "disabled"),
+            "authentication": "forced" if self._token else "disabled",
+        }
+        return web.json_response(
+            {
+                "maxFileSize": self._max_file_size,
+                "maxFilePerUpload": MAX_FILES,
+                "defaultTTL": self._default_ttl,
+                "maxTTL": self._max_ttl,
+                "downloadDomain": self._download_domain,
+                "downloadDomainAlias": None,
+                **{f"feature_{name}": state for name, state in features.items()},
+                # The same for clients from before Plik 1.3.6.
+                "authentication": bool(self._token),
+                "noAnonymousUploads": bool(self._token),
+                "oneShot": True,
+                "removable": True,
+                "stream": False,
+                "protectedByPassword": False,
+            }
+        )
+
+    async def _create(self, request: web.Request) -> web.Response:
+        given = request.headers.get("X-PlikToken", "")
+        if self._token and not given:
+            raise _error(400, "unable to create upload : anonymous uploads are disabled")
+        if self._token and not _same(given, self._token):
+            raise _error(403, "invalid token")
+        try:
+            options = _read_options(await _moving(request.read()))
+        except web.HTTPRequestEntityTooLarge:
+            text = "unable to read request body : http: request body too large"
+            raise _error(400, text) from None
+        ttl = options["ttl"] or self._default_ttl
+        why = ""
+        if options["stream"]:
+            why = "stream mode is not enabled"
+        elif options["login"] or options["password"]:
+            why = "password protection is not enabled"
+        elif ttl < 0:
+            why = f"cannot set infinite TTL (maximum allowed is : {self._max_ttl})"
+        elif ttl > self._max_ttl:
+            why = f"invalid TTL. (maximum allowed is : {self._max_ttl})"
+        if why:
+            raise _error(400, f"unable to create upload : {why}")
+        upload = self._store.create(ttl, options["oneshot"], options["removable"])
+        answer = upload.to_json(admin=True, download_domain=self._download_domain)
+        answer["files"] = None
+        return web.Response(text=json.dumps(answer), content_type="text/plain")
+
+    async def _get_upload(self, request: web.Request) -> web.Response:
+        upload = self._upload(request)
+        admin = self._is_admin(request, upload)
+        answer = upload.to_json(admin=admin, download_domain=self._download_domain)
+        return web.json_response(answer)
+
+    async def _remove_upload(self, request: web.Request) -> web.Response:
+        upload = self._upload(request)
+        if not upload.removable and not self._is_admin(request, upload):
+            raise _error(403, "you are not allowed to remove this upload")
+        self._store.remove(upload)
+        return web.Response(text="ok")
+
+    async def _add_file(self, request: web.Request) -> web.Response:
+        upload = self._upload(request)
+        if not self._is_admin(request, upload):
+            raise _error(403, "you are not allowed to add file to this upload")
+        form = _Form(request)
+        name = await form.name()
+        if len(upload.files) >= MAX_FILES:
+            text = f"maximum number file per upload reached, limit is {MAX_FILES}"
+            raise _error(400, text)
+        if len(name.encode()) > MAX_NAME:
+            text = f"unable to create file : file name {name[:20]}... is too long,"
+            raise _error(400, f"{text} maximum length is {MAX_NAME} characters")
+        with self._store.add(upload, name, self._max_file_size) as incoming:
+            try:
+                async for data in form.data():
+                    await asyncio.to_thread(incoming.write, data)
+            except TooLarge:
+                limit = _human(self._max_file_size)
+                raise _error(400, f"file too big (limit is set to {limit})") from None
+            except (EOFError, ClientError):
+                text = "unable to read data from request body : unexpected EOF"
+                raise _error(500, text) from None
+            return web.json_response(incoming.finish().to_json())
+
+    async def _get_file(self, request: web.Request) -> web.StreamResponse:
+        upload = self._upload(request)
+        file = self._file(request, upload)
+        if self._download_domain and request.host != urlsplit(self._download_domain).netloc:
+            return _moved(f"{self._download_domain}{request.rel_url}")
+        if file.status != UPLOADED:
+            raise _error(404, f"file {file.name} ({file.id}) is not available : {file.status}")
+        response = web.StreamResponse(
+            headers={
+                "Content-Type": file.type or "application/octet-stream",
+                "Content-Disposition": f'filename="{file.name}"',
+            }
+        )
+        if upload.one_shot:
+            response.headers["Cache-Control"] = "no-cache, no-store, must-revalidate"
+            response.headers["Pragma"] = "no-cache"
+            response.headers["Expires"] = "0"
+        if file.size:
+            response.content_length = file.size
+        if request.method == "HEAD":
+            await response.prepare(request)
+            return response
+        with self._store.open(upload, file) as stream:
+            await response.prepare(request)
+            left = file.size
+            while left:
+                data = await asyncio.to_thread(_read, stream, min(left, PIECE))
+                await _moving(response.write(data))
+                left -= len(data)
+        await response.write_eof()
+        return response
+
+    async def _remove_file(self, request: web.Request) -> web.Response:
+        upload = self._upload(request)
+        file = self._file(request, upload)
+        if not upload.removable and not self._is_admin(request, upload):
+            raise _error(403, "you are not allowed to remove files from this upload")
+        self._store.remove_file(upload, file)
+        return web.Response(text="ok")
+
+
+async def _serve(server: FileServer) -> None:
+    stopped = asyncio.Event()
+    # Windows has no signal handlers in its loop; there, Ctrl-C is a KeyboardInterrupt.
+    with contextlib.suppress(NotImplementedError):
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    async with server:
+        print(server.url, flush=True)
+        await stopped.wait()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the server until SIGINT or SIGTERM; its URL is printed once it listens."""
+    parser = argparse.ArgumentParser("natsbridge.fileserver", description="Serve link payloads.")
+    parser.add_argument("--folder", type=Path, required=True, help="where files are kept")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    parser.add_argument("--port", type=int, default=0, help="default: a free one")
+    parser.add_argument("--token", default="", help="what creating an upload asks for")
+    parser.add_argument("--max-file-size", type=int, default=10 * 10**9, help="bytes")
+    parser.add_argument("--default-ttl", type=int, default=30 * 86400, help="seconds")
+    parser.add_argument("--max-ttl", type=int, default=30 * 86400, help="seconds")
+    parser.add_argument("--download-domain", default="", help="URL that files are fetched from")
+    faults = logging.StreamHandler()
+    faults.setFormatter(Formatter())
+    logging.basicConfig(level=logging.WARNING, handlers=[faults])
+    try:
+        asyncio.run(_serve(FileServer(**vars(parser.parse_args(arguments)))))
+    except NATSBridgeError as e:
+        print(e, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        pass
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,219 @@
+"""Where received payloads go: memory, a folder, or a writable that the caller gives.
+
+A target takes bytes in order, can often begin again (a download that was cut), and is finished
+only when everything of its message was verified: a file then gets its final name. Until that it
+has a temporary one, so that nothing half-received is ever found under a name that looks good.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from natsbridge.errors import INVALID_ARGUMENT, NATSBridgeError
+
+__all__ = ["FileTarget", "MemoryTarget", "SinkFunction", "Target", "WritableTarget", "safe_name"]
+
+#: sink(dataname, payload_type, size in bytes or None) -> an object with write(), or None: memory
+SinkFunction = Callable[[str, str, int | None], Any]
+
+#: UTF-8 bytes of a file name: with a number and a temporary suffix still within the 255 of
+#: common file systems, and the 128 or so of embedded ones.
+MAX_NAME = 100
+
+_WINDOWS_DEVICES = frozenset(
+    ("con", "prn", "aux", "nul", *(f"{d}{n}" for d in ("com", "lpt") for n in "0123456789¹²³"))
+)
+
+
+def safe_name(dataname: str) -> str:
+    """Return a file name for a dataname, which came from a stranger and is never a path.
+
+    Letters and digits of any script, ".", "_" and "-" stay; everything else becomes "_".
+    """
+    name = "".join(c if c.isalnum() or c in "._-" else "_" for c in dataname)
+    stem, dot, extension = name.rpartition(".")
+    if not stem:
+        stem, dot, extension = name, "", ""
+    room = MAX_NAME - len((dot + extension).encode())
+    if room < MAX_NAME // 2:  # no extension anyone means
+        stem, dot, extension, room = name, "", "", MAX_NAME
+    name = stem.encode()[:room].decode(errors="ignore") + dot + extension
+    if name.startswith("."):
+        name = "_" + name[1:]
+    name = name.rstrip(".")  # Windows drops a final dot
+    if name.partition(".")[0].lower() in _WINDOWS_DEVICES:
+        name = "_" + name
+    return name or "payload"
+
+
+class Target:
+    """What a payload is written to. Every method may block."""
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Take the next bytes."""
+        raise NotImplementedError
+
+    def restart(self) -> bool:
+        """Forget what was written; False where that is impossible."""
+        raise NotImplementedError
+
+    def commit(self) -> Any:
+        """Finish, everything being verified; return what the caller gets as data."""
+        raise NotImplementedError
+
+    def discard(self) -> None:
+        """Leave nothing behind. Also after `commit`, when a later one failed."""
+
+
+class MemoryTarget(Target):
+    """Bytes in memory. `BytesIO` hands its buffer over without copying it."""
+
+    def __init__(self) -> None:
+        self._buffer = io.BytesIO()
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Take the next bytes."""
+        self._buffer.write(data)
+
+    def restart(self) -> bool:
+        """Forget what was written."""
+        self._buffer = io.BytesIO()
+        return True
+
+    def commit(self) -> bytes:
+        """Return the bytes."""
+        return self._buffer.getvalue()
+
+
+class FileTarget(Target):
+    """A file in a folder, under `safe_name`, numbered where that name is taken.
+
+    Raises:
+        NATSBridgeError: `INVALID_ARGUMENT` where the folder does not exist or cannot be written.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], dataname: str) -> None:
+        self._folder = Path(folder)
+        self._name = safe_name(dataname)
+        self._final: Path | None = None
+        self._part = self._folder / f".{uuid.uuid4().hex}.part"
+        try:
+            self._file = self._part.open("xb", buffering=0)
+        except OSError as e:
+            raise self._failed(e) from e
+
+    def _failed(self, e: OSError) -> NATSBridgeError:
+        return NATSBridgeError(
+            INVALID_ARGUMENT,
+            f"cannot write into the folder {str(self._folder)!r}: {e.strerror or e}."
+            " It must exist, be writable and have room",
+        )
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Take the next bytes."""
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[self._file.write(view) :]
+        except OSError as e:
+            raise self._failed(e) from e
+
+    def restart(self) -> bool:
+        """Empty the file."""
+        self._file.seek(0)
+        self._file.truncate()
+        return True
+
+    def commit(self) -> str:
+        """Give the file its final name and return its path."""
+        self._file.close()
+        stem, dot, extension = self._name.rpartition(".")
+        if not stem:
+            stem, dot, extension = self._name, "", ""
+        number = 0
+        try:
+            while True:
+                suffix = f"-{number}" if number else ""
+                final = self._folder / f"{stem}{suffix}{dot}{extension}"
+                try:
+                    _rename_new(self._part, final)
+                except FileExistsError:
+                    number += 1
+                    continue
+                self._final = final
+                return str(final)
+        except OSError as e:
+            raise self._failed(e) from e
+
+    def discard(self) -> None:
+        """Remove the file."""
+        self._file.close()
+        (self._final or self._part).unlink(missing_ok=True)
+
+
+def _rename_new(old: Path, new: Path) -> None:
+    """Rename a file to a name that must be free (FileExistsError), atomically where possible."""
+    if os.name == "nt":
+        old.rename(new)  # which refuses to replace, there
+        return
+    try:
+        os.link(old, new)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links: reserve the name, then replace it
+        with new.open("xb"):
+            pass
+        old.replace(new)
+    else:
+        old.unlink()
+
+
+class WritableTarget(Target):
+    """An object with `write()` that the caller made, and closes."""
+
+    def __init__(self, dataname: str, writable: Any) -> None:
+        if not callable(getattr(writable, "write", None)):
+            raise NATSBridgeError(
+                INVALID_ARGUMENT,
+                f"sink returned a {type(writable).__name__} for {dataname!r}:"
+                " it must return None or an object with write()",
+            )
+        self._dataname = dataname
+        self._writable = writable
+        try:
+            self._start: int | None = writable.tell() if writable.seekable() else None
+        except (AttributeError, OSError):
+            self._start = None
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Take the next bytes."""
+        view = memoryview(data)
+        try:
+            while view:
+                count = self._writable.write(view)
+                # Writables that are no files may return nothing, having taken all.
+                view = view[count:] if isinstance(count, int) else view[:0]
+        except OSError as e:
+            raise NATSBridgeError(
+                INVALID_ARGUMENT, f"writing {self._dataname!r} to its sink failed: {e}"
+            ) from e
+
+    def restart(self) -> bool:
+        """Go back to where writing began."""
+        if self._start is None:
+            return False
+        try:
+            self._writable.seek(self._start)
+            self._writable.truncate()
+        except (AttributeError, OSError, ValueError):
+            return False
+        return True
+
+    def commit(self) -> Any:
+        """Return the writable."""
+        return self._writable

@@ -1,0 +1,393 @@
+"""The same calls, synchronous: `from natsbridge import sync as natsbridge`.
+
+A connection has a thread of its own in which an event loop runs; a call without a connection
+starts one for its own duration. So these calls work anywhere, also inside a running event loop,
+as in Jupyter. Parameters, results and errors are those of the asynchronous calls, where they are
+documented. Callbacks (`on_progress`) are called on the loop's thread: keep them short, and do not
+call the connection from there.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Coroutine, Sequence
+from types import TracebackType
+from typing import Any, TypeVar
+
+from nats.aio.msg import Msg as NatsMsg
+
+from natsbridge import client, download, envelope, plik, receive, send
+from natsbridge._version import __version__
+from natsbridge.arguments import Progress
+from natsbridge.errors import INVALID_ARGUMENT, NATSBridgeError
+from natsbridge.incoming import DownloadHandler
+from natsbridge.loopthread import LoopThread, run_once
+from natsbridge.outgoing import UploadHandler
+from natsbridge.sink import SinkFunction
+
+__all__ = [
+    "NATSBridgeError",
+    "__version__",
+    "connect",
+    "envelope_to_json",
+    "fetch_with_backoff",
+    "plik_oneshot_upload",
+    "plik_upload",
+    "publish_message",
+    "smartreceive",
+    "smartsend",
+]
+
+T = TypeVar("T")
+
+
+class Msg(client.Msg):
+    """A received message. `len(msg)` is the size of `data` in bytes."""
+
+    __slots__ = ("_owner",)
+
+    def __init__(self, msg: client.Msg, owner: Connection) -> None:
+        super().__init__(msg.subject, msg.reply, msg.data, msg._connection)
+        self._owner = owner
+
+
+class Subscription:
+    """Messages of one subject: `sub.next()`, `for msg in sub`, `with sub`."""
+
+    def __init__(self, subscription: client.Subscription, owner: Connection) -> None:
+        self.subject = subscription.subject
+        self.queue = subscription.queue
+        self._subscription = subscription
+        self._owner = owner
+
+    def next(self, timeout: float | None = None) -> Msg | None:
+        """Return the next message, or None when none came within `timeout` seconds."""
+        return self._owner._message(self._subscription.next(timeout))
+
+    def unsubscribe(self) -> None:
+        """End the subscription; messages that wait are dropped. Can be called twice."""
+        if not self._owner._closed:
+            self._owner._run(self._subscription.unsubscribe())
+
+    def __iter__(self) -> Subscription:
+        return self
+
+    def __next__(self) -> Msg:
+        if self._owner._closed:
+            raise StopIteration
+        try:
+            msg = self._owner._message(self._subscription.__anext__())
+        except StopAsyncIteration:
+            raise StopIteration from None
+        if msg is None:
+            raise StopIteration
+        return msg
+
+    def __enter__(self) -> Subscription:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.unsubscribe()
+
+
+class Connection:
+    """A connection to a broker, made by `connect`; see `natsbridge.client.Connection`."""
+
+    def __init__(self, connection: client.Connection, thread: LoopThread) -> None:
+        self._connection = connection
+        self._thread = thread
+        self._closed = False
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        return self._thread.run(work)
+
+    def _message(self, work: Coroutine[Any, Any, client.Msg | None]) -> Msg | None:
+        msg = self._run(work)
+        return None if msg is None else Msg(msg, self)
+
+    @property
+    def name(self) -> str:
+        """Who this peer is: the default sender name."""
+        return self._connection.name
+
+    @property
+    def id(self) -> str:
+        """Which of its name: the default sender id."""
+        return self._connection.id
+
+    @property
+    def url(self) -> str:
+        """The server's URL, without credentials."""
+        return self._connection.url
+
+    @property
+    def max_payload(self) -> int:
+        """Bytes that a message may have, as the server announced."""
+        return self._connection.max_payload
+
+    def publish(
+        self, subject: str, payload: bytes | bytearray | memoryview | str, reply: str = ""
+    ) -> None:
+        """Publish one message."""
+        self._run(self._connection.publish(subject, payload, reply))
+
+    def subscribe(self, subject: str, queue: str = "") -> Subscription:
+        """Receive what is published to `subject`, from the moment this returns."""
+        return Subscription(self._run(self._connection.subscribe(subject, queue)), self)
+
+    def next(self, timeout: float | None = None) -> Msg | None:
+        """Return the next message of any subscription, in the order in which they came."""
+        return self._message(self._connection.next(timeout))
+
+    def request(
+        self,
+        subject: str,
+        payload: bytes | bytearray | memoryview | str,
+        timeout: float | None = 5,
+    ) -> Msg | None:
+        """Publish and return the first answer, or None when none came within `timeout` seconds."""
+        return self._message(self._connection.request(subject, payload, timeout))
+
+    def flush(self, timeout: float | None = 5) -> None:
+        """Wait until the server has taken all that was published."""
+        self._run(self._connection.flush(timeout))
+
+    def close(self) -> None:
+        """Close the connection and end its thread. Can be called twice."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self._run(self._connection.close())
+        finally:
+            self._thread.stop()
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _runner(
+    nats_connection: object,
+) -> tuple[Callable[[Coroutine[Any, Any, T]], T], client.Connection | None]:
+    """Return what runs a coroutine for this connection (None: nobody's), and the connection."""
+    if nats_connection is None:
+        return run_once, None
+    if isinstance(nats_connection, Connection):
+        return nats_connection._run, nats_connection._connection
+    raise NATSBridgeError(
+        INVALID_ARGUMENT,
+        "nats_connection must be what natsbridge.sync.connect() returned, not a"
+        f" {type(nats_connection).__module__}.{type(nats_connection).__qualname__}",
+    )
+
+
+def connect(
+    servers: str | list[str] | None = None,
+    *,
+    name: str = "",
+    id: str = "",
+    user: str = "",
+    password: str = "",
+    token: str = "",
+    reconnect: bool = True,
+    timeout: float | None = 5,
+) -> Connection:
+    """Connect to a broker; see `natsbridge.connect`."""
+    thread = LoopThread()
+    try:
+        connection = thread.run(
+            client.connect(
+                servers,
+                name=name,
+                id=id,
+                user=user,
+                password=password,
+                token=token,
+                reconnect=reconnect,
+                timeout=timeout,
+            )
+        )
+    except BaseException:
+        thread.stop()
+        raise
+    return Connection(connection, thread)
+
+
+def smartsend(
+    subject: str,
+    data: Sequence[tuple[str, Any, str]],
+    *,
+    broker_url: str | None = None,
+    fileserver_url: str | None = None,
+    fileserver_upload_handler: UploadHandler | None = None,
+    size_threshold: int | None = None,
+    correlation_id: str = "",
+    msg_id: str = "",
+    msg_purpose: str = "chat",
+    sender_name: str = "",
+    sender_id: str = "",
+    receiver_name: str = "",
+    receiver_id: str = "",
+    reply_to: str = "",
+    reply_to_msg_id: str = "",
+    metadata: dict[str, Any] | None = None,
+    nats_connection: Any = None,
+    on_progress: Progress | None = None,
+    fallback_direct: bool = True,
+    timeout: float | None = None,
+) -> tuple[dict[str, Any], str]:
+    """Send payloads of any size in one message; see `natsbridge.smartsend`."""
+    run, connection = _runner(nats_connection)
+    return run(
+        send.smartsend(
+            subject,
+            data,
+            broker_url=broker_url,
+            fileserver_url=fileserver_url,
+            fileserver_upload_handler=_UPLOADS.get(
+                fileserver_upload_handler, fileserver_upload_handler
+            ),
+            size_threshold=size_threshold,
+            correlation_id=correlation_id,
+            msg_id=msg_id,
+            msg_purpose=msg_purpose,
+            sender_name=sender_name,
+            sender_id=sender_id,
+            receiver_name=receiver_name,
+            receiver_id=receiver_id,
+            reply_to=reply_to,
+            reply_to_msg_id=reply_to_msg_id,
+            metadata=metadata,
+            nats_connection=connection,
+            on_progress=on_progress,
+            fallback_direct=fallback_direct,
+            timeout=timeout,
+        )
+    )
+
+
+def smartreceive(
+    msg: Any,
+    *,
+    fileserver_url: str | None = None,
+    fileserver_download_handler: DownloadHandler | None = None,
+    max_retries: int = 5,
+    base_delay: float = 100,
+    max_delay: float = 5000,
+    sink: str | os.PathLike[str] | SinkFunction | None = None,
+    spool_dir: str | os.PathLike[str] | None = None,
+    max_payload_size: int | None = None,
+    allowed_urls: Sequence[str] = (),
+    nats_connection: Any = None,
+    nack: bool = False,
+    nack_subjects: Sequence[str] = (),
+    on_progress: Progress | None = None,
+    timeout: float | None = None,
+) -> dict[str, Any]:
+    """Receive the payloads of a message; see `natsbridge.smartreceive`."""
+    owner = nats_connection
+    if isinstance(msg, NatsMsg):  # its client belongs to another loop
+        msg = client.Msg(msg.subject, msg.reply, msg.data)
+    if owner is None and isinstance(msg, Msg) and not msg._owner._closed:
+        owner = msg._owner
+    run, connection = _runner(owner)
+    return run(
+        receive.smartreceive(
+            msg,
+            fileserver_url=fileserver_url,
+            fileserver_download_handler=_DOWNLOADS.get(
+                fileserver_download_handler, fileserver_download_handler
+            ),
+            max_retries=max_retries,
+            base_delay=base_delay,
+            max_delay=max_delay,
+            sink=sink,
+            spool_dir=spool_dir,
+            max_payload_size=max_payload_size,
+            allowed_urls=allowed_urls,
+            nats_connection=connection,
+            nack=nack,
+            nack_subjects=nack_subjects,
+            on_progress=on_progress,
+            timeout=timeout,
+        )
+    )
+
+
+def plik_upload(
+    file_server_url: str,
+    dataname: str,
+    data: Any,
+    *,
+    ttl: int = plik.DEFAULT_TTL,
+    removable: bool = False,
+    correlation_id: str = "",
+    on_progress: Progress | None = None,
+    timeout: float | None = None,
+) -> dict[str, Any]:
+    """Upload one file that any number of receivers can download; see `natsbridge.plik_upload`."""
+    return run_once(
+        plik.plik_upload(
+            file_server_url,
+            dataname,
+            data,
+            ttl=ttl,
+            removable=removable,
+            correlation_id=correlation_id,
+            on_progress=on_progress,
+            timeout=timeout,
+        )
+    )
+
+
+def plik_oneshot_upload(file_server_url: str, dataname: str, data: Any) -> dict[str, Any]:
+    """Upload one file for a single download; see `natsbridge.plik_oneshot_upload`."""
+    return run_once(plik.plik_oneshot_upload(file_server_url, dataname, data))
+
+
+def fetch_with_backoff(
+    url: str,
+    max_retries: int = 5,
+    base_delay: float = 100,
+    max_delay: float = 5000,
+    correlation_id: str = "",
+) -> bytes:
+    """Download a URL into memory; see `natsbridge.fetch_with_backoff`."""
+    return run_once(
+        download.fetch_with_backoff(url, max_retries, base_delay, max_delay, correlation_id)
+    )
+
+
+def envelope_to_json(env: dict[str, Any]) -> str:
+    """Return the JSON text of an env; see `natsbridge.envelope_to_json`."""
+    return run_once(envelope.envelope_to_json(env))
+
+
+def publish_message(nats: Any, subject: str, msg_json: str, correlation_id: str = "") -> None:
+    """Publish an envelope's JSON text; see `natsbridge.publish_message`."""
+    if isinstance(nats, str):
+        run_once(send.publish_message(nats, subject, msg_json, correlation_id))
+        return
+    run, connection = _runner(nats)
+    run(send.publish_message(connection, subject, msg_json, correlation_id))
+
+
+#: Ours, given as handlers, stream instead of going through bytes.
+_UPLOADS: dict[Any, Any] = {
+    plik_upload: plik.plik_upload,
+    plik_oneshot_upload: plik.plik_oneshot_upload,
+}
+_DOWNLOADS: dict[Any, Any] = {fetch_with_backoff: download.fetch_with_backoff}

@@ -1,0 +1,213 @@
+"""Real servers for every test: nats-server and this project's file server, on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+NATS_SERVER = str(Path(sys.executable).with_name("nats-server"))
+#: Seconds for a server to come up.
+START_S = 10
+
+
+class NatsServer:
+    """A nats-server process; `url` is where it listens."""
+
+    def __init__(self, folder: Path, *options: str, port: int = -1) -> None:
+        before = set(folder.glob("*.ports"))
+        self.process = subprocess.Popen(
+            [
+                *(NATS_SERVER, "-a", "127.0.0.1", "-p", str(port)),
+                *("--ports_file_dir", str(folder), *options),
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        ports = self._ports_file(folder, before)
+        self.url = ports.read_text().split('"nats"')[1].split('"')[1]
+        self.port = int(self.url.rpartition(":")[2])
+
+    def _ports_file(self, folder: Path, before: set[Path]) -> Path:
+        deadline = time.monotonic() + START_S
+        while time.monotonic() < deadline and self.process.poll() is None:
+            for path in set(folder.glob("*.ports")) - before:
+                if path.read_text().rstrip().endswith("}"):
+                    return path
+            time.sleep(0.01)
+        self.stop()
+        raise RuntimeError(f"nats-server did not start (exit code {self.process.poll()})")
+
+    def stop(self) -> None:
+        """End the process."""
+        self.process.terminate()
+        self.process.wait(10)
+
+    def __enter__(self) -> NatsServer:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+
+class FileServerProcess:
+    """`python -m natsbridge.fileserver`; `url` is where it listens, `folder` where it stores."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "natsbridge.fileserver", "--folder", str(folder)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        ready, _, _ = select.select([self.process.stdout], [], [], START_S)
+        line = self.process.stdout.readline() if ready else ""
+        found = [word for word in line.split() if word.startswith("http://")]
+        if not found:
+            self.stop()
+            raise RuntimeError(f"the file server did not start: {line!r}")
+        self.url = found[0].rstrip("/")
+
+    def stop(self) -> None:
+        """End the process."""
+        self.process.terminate()
+        self.process.wait(10)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
+    """A nats-server with default limits."""
+    with NatsServer(tmp_path_factory.mktemp("nats")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def nats_url(nats_server: NatsServer) -> str:
+    """Where the shared nats-server listens."""
+    return nats_server.url
+
+
+@pytest.fixture(scope="session")
+def file_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FileServerProcess]:
+    """The project's file server."""
+    server = FileServerProcess(tmp_path_factory.mktemp("files"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def file_url(file_server: FileServerProcess) -> str:
+    """Where the shared file server listens."""
+    return file_server.url
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch, nats_url: str, file_url: str) -> dict[str, str]:
+    """The servers of the tests as the environment's defaults."""
+    monkeypatch.setenv("NATS_URL", nats_url)
+    monkeypatch.setenv("FILESERVER_URL", file_url)
+    monkeypatch.delenv("SIZE_THRESHOLD", raising=False)
+    return dict(os.environ)
+
+
+class ScriptedHttp:
+    """Answers each request with the next of `answers` as it stands, and closes the connection.
+
+    The last answer is repeated. `requests` holds what came, as (request line, headers, body).
+    For faults that a real server will not produce.
+    """
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.answers: list[bytes] = []
+        self.requests: list[tuple[str, dict[str, str], bytes]] = []
+        self.read_body = True
+
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection."""
+        try:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            line, *rest = head.rstrip().split("\r\n")
+            headers = {k.lower(): v for k, _, v in (h.partition(": ") for h in rest)}
+            body = b""
+            if self.read_body and headers.get("transfer-encoding") == "chunked":
+                body = await reader.readuntil(b"0\r\n\r\n")
+            elif self.read_body:
+                body = await reader.readexactly(int(headers.get("content-length", 0)))
+            self.requests.append((line, headers, body))
+            answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+            writer.write(answer)
+            await writer.drain()
+        except (OSError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+    @staticmethod
+    def answer(status: int, body: bytes = b"", *headers: str) -> bytes:
+        """Return an HTTP answer."""
+        lines = [f"HTTP/1.1 {status} X", f"Content-Length: {len(body)}", *headers, "", ""]
+        return "\r\n".join(lines).encode() + body
+
+
+@pytest_asyncio.fixture
+async def scripted() -> AsyncIterator[ScriptedHttp]:
+    """An HTTP server that answers what the test tells it to."""
+    script = ScriptedHttp()
+    server = await asyncio.start_server(script.handle, "127.0.0.1", 0)
+    script.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    yield script
+    server.close()
+    await server.wait_closed()
+
+
+Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@pytest_asyncio.fixture
+async def fake_nats() -> AsyncIterator[Callable[[Talk], Awaitable[str]]]:
+    """Starts a server that talks as the given coroutine function does; returns its URL."""
+    servers = []
+
+    async def start(talk: Talk) -> str:
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            try:
+                await talk(reader, writer)
+            except (OSError, asyncio.IncompleteReadError):
+                pass
+            finally:
+                writer.close()
+
+        server = await asyncio.start_server(handle, "127.0.0.1", 0)
+        servers.append(server)
+        return f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+def open_things() -> tuple[int, int]:
+    """Return how many descriptors and threads of ours this process has open."""
+    descriptors = len(list(Path("/proc/self/fd").iterdir())) if Path("/proc").exists() else 0
+    threads = sum(t.name.startswith("natsbridge") for t in threading.enumerate())
+    return descriptors, threads
+
+
+@pytest.fixture
+def things() -> Callable[[], tuple[int, int]]:
+    """Counts open descriptors and threads."""
+    return open_things
