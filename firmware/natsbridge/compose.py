@@ -1,0 +1,170 @@
+"""What is to be sent, checked, and divided into direct and link; dropped before it is uploaded."""
+
+import json
+
+from micropython import const
+
+from .envelope import Source
+from .errors import fail
+from .log import uuid4
+from .payload import BYTE_TYPES, MAX_FIELD, MAX_METADATA, MAX_PAYLOADS, STRINGS, TYPES, is_table
+from .protocol import flat
+
+_MAX_DEPTH = const(32)
+_BIG = 10**63  # integers beyond are longer than the 64 characters a receiver takes
+_LINK = const(640)  # bytes reserved for a URL and digest that are not yet known
+
+
+def compose(env, data, size_threshold):
+    """Put the payloads `data` into the envelope: the Source of each.
+
+    Raises INVALID_ARGUMENT, INVALID_PAYLOAD_TYPE for what a receiver would refuse.
+    """
+    _check(env, data, size_threshold)
+    sources = []
+    for dataname, value, payload_type in data:
+        source = open_source(dataname, value, payload_type)
+        sources.append(source)
+        env["payloads"].append(
+            {
+                "id": uuid4(),
+                "dataname": dataname,
+                "payload_type": payload_type,
+                "transport": "direct",
+                "encoding": "base64",
+                "size": source.size,
+                "data": value,
+                "metadata": {"payload_bytes": source.size},
+            }
+        )
+    return sources
+
+
+def _check(env, data, size_threshold):
+    """Raise INVALID_ARGUMENT for what a receiver would refuse."""
+    for key in STRINGS:
+        _check_field(key, env[key])
+    why = None
+    if not isinstance(env["metadata"], dict):
+        why = "metadata is not a dict"
+    else:
+        why = check_json(env["metadata"], 1)
+        if why:
+            why = "metadata is " + why
+        elif len(json.dumps(env["metadata"], separators=(",", ":")).encode()) > MAX_METADATA:
+            why = "metadata has more than %d bytes of JSON" % MAX_METADATA
+    if (
+        isinstance(size_threshold, bool)
+        or not isinstance(size_threshold, int)
+        or size_threshold < 0
+    ):
+        why = "size_threshold is %r, not a number of bytes" % size_threshold
+    if not isinstance(data, (list, tuple)) or len(data) > MAX_PAYLOADS:
+        why = "data is not a list of at most %d payloads" % MAX_PAYLOADS
+    else:
+        for p in data:
+            if not isinstance(p, (list, tuple)) or len(p) != 3:
+                why = "a payload is not (dataname, value, payload_type)"
+            else:
+                _check_field("dataname", p[0])
+    if why:
+        raise fail("INVALID_ARGUMENT", "argument", why)
+
+
+def _check_field(key, value):
+    if not isinstance(value, str) or len(value.encode()) > MAX_FIELD:
+        raise fail("INVALID_ARGUMENT", "field", key, MAX_FIELD)
+
+
+def choose_links(msg_json, threshold, max_payload):
+    """Make links of what must go by link: {index: what it was}.
+
+    Raises PAYLOAD_TOO_LARGE if not even that fits into `max_payload` bytes.
+    """
+    links = {}
+    sources = msg_json.sources
+    for i in range(len(sources)):
+        size = sources[i].size
+        if size is None or size >= threshold:
+            links[i] = msg_json.link(i)
+    while True:
+        size = len(msg_json) + _LINK * len(links)
+        if size <= max_payload:
+            return links
+        largest = None
+        for i in range(len(sources)):
+            if sources[i] and (largest is None or sources[i].size > sources[largest].size):
+                largest = i
+        if largest is None:
+            raise fail("PAYLOAD_TOO_LARGE", "no-room", size, max_payload, size=size)
+        links[largest] = msg_json.link(largest)
+
+
+def open_source(dataname, value, payload_type):
+    """The Source of a payload.
+
+    Raises INVALID_PAYLOAD_TYPE if the type is unknown or the value does not match it.
+    """
+    if payload_type not in TYPES:
+        raise fail("INVALID_PAYLOAD_TYPE", "type", dataname, payload_type, ", ".join(TYPES))
+    if not isinstance(value, str):
+        try:
+            return Source(flat(value))
+        except TypeError:
+            pass  # not bytes-like
+    why = None
+    if hasattr(value, "readinto"):
+        if not hasattr(value, "read") or not isinstance(value.read(0), str):
+            return Source(value)
+        why = "a text stream; open the file with 'rb'"
+    elif payload_type == "text":
+        if isinstance(value, str):
+            return Source(value.encode())
+    elif payload_type in BYTE_TYPES:
+        if isinstance(value, str):
+            why = "a str; to send a file, pass open(path, 'rb')"
+    else:
+        why = check_json(value)
+        if payload_type == "jsontable" and not is_table(value):
+            why = "no list of dicts"
+        if not why:
+            return Source(json.dumps(value, separators=(",", ":")).encode())
+    raise fail(
+        "INVALID_PAYLOAD_TYPE",
+        "mismatch",
+        dataname,
+        payload_type,
+        why or "a " + type(value).__name__,
+    )
+
+
+def check_json(value, depth=0):
+    """Why `value`, inside `depth` containers, is no JSON value, or None.
+
+    (json.dumps writes nan, objects and bytes as text: measured.)
+    """
+    path = [iter((value,))]  # an iterator per open container
+    while path:
+        for v in path[-1]:
+            if isinstance(v, dict):
+                for key in v:
+                    if not isinstance(key, str):
+                        return "a dict with the key %r, which is no str" % (key,)
+                inner = iter(v.values())
+            elif isinstance(v, (list, tuple)):
+                inner = iter(v)
+            elif v is None or isinstance(v, (str, bool)):  # a bool is no int here
+                continue
+            elif isinstance(v, (int, float)):
+                if v - v != 0 or not -_BIG < v < _BIG and isinstance(v, int):
+                    return "%r, which JSON or its readers do not take" % v
+                continue
+            else:
+                return "or holds a " + type(v).__name__
+            if depth + len(path) > _MAX_DEPTH:
+                return "nested deeper than 32 levels"
+            path.append(inner)
+            break
+        else:
+            path.pop()
+    return None

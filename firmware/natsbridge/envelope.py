@@ -1,0 +1,182 @@
+"""Payloads and their envelope on the way out, never held whole.
+
+Its size is computed first, because NATS wants a message's length before its bytes.
+"""
+
+import json
+from binascii import b2a_base64
+
+from micropython import const
+
+from .errors import fail
+from .payload import STRINGS
+
+_CHUNK = const(768)  # bytes of payload at a time: 1024 of base64
+
+
+def envelope_to_json(env):
+    """The JSON text of an envelope as smartsend returned it (see EnvelopeJSON), or of an error
+    response.
+
+    Raises INVALID_ARGUMENT if a source can't be read again.
+    """
+    if "payloads" not in env:
+        return json.dumps(env)
+    from .compose import open_source
+
+    sources = []
+    for p in env["payloads"]:
+        source = None
+        if p["transport"] == "direct":
+            source = open_source(p["dataname"], p["data"], p["payload_type"])
+            size = source.size or 0
+            if source.stream:  # it stands where sending left it
+                source.at += size - p["size"]
+                source.size = p["size"]
+            elif size != p["size"]:
+                raise fail("INVALID_ARGUMENT", "rewind", "it has another size now")
+        sources.append(source)
+    return EnvelopeJSON(env, sources)
+
+
+class EnvelopeJSON:
+    """An envelope as JSON text that is made while it is written.
+
+    ``len()`` is its size in bytes, ``write_to(stream)`` writes it, ``str()`` is all of it. The
+    latter two start the payloads' sources again, or raise INVALID_ARGUMENT where they can't.
+
+    sources: a Source for each direct payload, None for each link.
+    buf: a bytearray of at least 768 bytes to read through; None: one is allocated.
+    """
+
+    def __init__(self, env, sources, on_progress=None):
+        self.env = env
+        self.sources = sources
+        self.on_progress = on_progress
+        self.buf = None
+
+    def link(self, i, was=None):
+        """Make payload `i` a link whose URL is still to come: (source, value), which as `was`
+        makes it direct again."""
+        p = self.env["payloads"][i]
+        now = self.sources[i], p["data"]
+        self.sources[i], p["data"] = was or (None, "")
+        p["transport"] = "direct" if was else "link"
+        p["encoding"] = "base64" if was else "none"
+        return now
+
+    def __len__(self):
+        return self.write(None)
+
+    def __str__(self):
+        from io import BytesIO
+
+        out = BytesIO()
+        self.write_to(out)
+        return str(out.getvalue(), "utf-8")
+
+    def write_to(self, stream):
+        """Write the text to a binary stream.
+
+        Raises INVALID_ARGUMENT if a source ends early or fails, with part of the text written.
+        """
+        for source in self.sources:
+            if source:
+                source.rewind()
+        self.write(stream)
+
+    def write(self, stream):
+        """Write to `stream`, or to nowhere: the number of bytes."""
+        env = self.env
+        text = "{"
+        for key in STRINGS:
+            text += '"%s": %s, ' % (key, json.dumps(env[key]))
+        text += '"metadata": %s, "payloads": [' % json.dumps(env["metadata"])
+        total = 0
+        mark = "{"
+        for p, source in zip(env["payloads"], self.sources):
+            for key in ("id", "dataname", "payload_type", "transport", "encoding", "size"):
+                text += '%s"%s": %s' % (mark, key, json.dumps(p[key]))
+                mark = ", "
+            if source:
+                text = (text + ', "data": "').encode()
+                total += len(text) + (source.size + 2) // 3 * 4
+                if stream:
+                    stream.write(text)
+                    self._write_base64(stream, source, p["dataname"])
+                text = '"'
+            else:
+                text += ', "data": ' + json.dumps(p["data"])
+            text += ', "metadata": %s}' % json.dumps(p["metadata"])
+            mark = ", {"
+        text = (text + "]}").encode()
+        if stream:
+            stream.write(text)
+        return total + len(text)
+
+    def _write_base64(self, stream, source, dataname):
+        size = source.size
+        buf = memoryview(self.buf or bytearray(_CHUNK))[:_CHUNK]
+        progress = self.on_progress
+        done = 0
+        while done < size:
+            n = min(_CHUNK, size - done)
+            at = 0
+            while at < n:
+                why = "it ended early"
+                try:
+                    got = source.readinto(buf if n == _CHUNK and not at else buf[at:n])
+                except OSError as e:
+                    got = None
+                    why = e
+                if not got:
+                    raise fail("INVALID_ARGUMENT", "source", dataname, why)
+                at += got
+            out = b2a_base64(buf if n == _CHUNK else buf[:n])
+            stream.write(out, 0, len(out) - 1)  # not its line end
+            out = None  # its place can be had again
+            done += n
+            if progress:
+                progress(dataname, done, size)
+
+
+class Source:
+    """The bytes of `data`, which is bytes-like, or a binary stream from where it stands.
+
+    size: bytes, None where it can't be known (a stream that can't seek).
+    """
+
+    def __init__(self, data):
+        self.at = 0
+        self.stream = None
+        if hasattr(data, "readinto"):
+            self.stream = data
+            self.readinto = data.readinto
+            try:
+                self.at = data.seek(0, 1)
+                self.size = data.seek(0, 2) - self.at
+                data.seek(self.at)
+            except (OSError, AttributeError, TypeError):
+                self.size = None
+        else:
+            self.data = memoryview(data)
+            self.size = len(data)
+
+    def readinto(self, buf, n=-1):
+        """Read up to `n` bytes into `buf`: their number, 0 at the end."""
+        part = self.data[self.at : self.at + (len(buf) if n < 0 else n)]
+        buf[: len(part)] = part
+        self.at += len(part)
+        return len(part)
+
+    def rewind(self):
+        """Go back to the first byte. Raises INVALID_ARGUMENT where the stream can't."""
+        if not self.stream:
+            self.at = 0
+            return
+        try:
+            if self.size is None:
+                raise OSError("it is not seekable")
+            self.stream.seek(self.at)
+        except (OSError, ValueError) as e:
+            raise fail("INVALID_ARGUMENT", "rewind", e)

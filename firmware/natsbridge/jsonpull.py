@@ -1,0 +1,278 @@
+"""A JSON reader that pulls: it never holds more of the text than its buffer.
+
+(RFC 8259, strictly. The port's own json module accepts ``[1 2}``, mangles escaped emoji and dies
+of deep nesting: measured.) Errors are Malformed with the reason, EOFError if the text ends early.
+"""
+
+from json import dumps
+
+from micropython import const
+
+from .errors import Malformed
+from .stream import find
+
+MAX_DEPTH = 32  # levels of nesting
+_MAX_NUMBER = const(64)  # characters of a number
+_QUOTE = const(34)
+_COMMA = const(44)
+_COLON = const(58)
+_LBRACKET = const(91)
+_BACKSLASH = const(92)
+_RBRACKET = const(93)
+_U = const(117)
+_LBRACE = const(123)
+_RBRACE = const(125)
+_NOT_UTF8 = "it is not UTF-8"
+
+
+class JsonPull:
+    """Reads JSON from `source` (``readinto(buf, n)``, 0 at the end) through `buf` (a bytearray)."""
+
+    def __init__(self, source, buf):
+        self.buf = buf
+        self.view = memoryview(buf)
+        self.pos = 0
+        self.end = 0
+        self.source = source
+        self.overflow = False  # a number was too large for this port's floats
+        self._before = 0  # bytes of the text before buf[0], without what could be shorter
+
+    def taken(self):
+        """Bytes of the text consumed so far, were it written in the shortest form."""
+        return self._before + self.pos
+
+    def refill(self):
+        """Fill the buffer, from `pos` on, as far as the source goes: False if nothing came."""
+        self._before += self.pos
+        rest = self.end - self.pos
+        if rest and self.pos:
+            self.view[:rest] = self.view[self.pos : self.end]
+        self.pos = 0
+        size = len(self.buf)
+        at = rest
+        while at < size:
+            n = self.source.readinto(self.view[at:] if at else self.buf, size - at)
+            if not n:
+                break
+            at += n
+        self.end = at
+        return at > rest
+
+    def at_end(self):
+        """Whether nothing follows."""
+        return self.pos == self.end and not self.refill()
+
+    def peek(self):
+        """The next byte, not consumed."""
+        if self.at_end():
+            raise EOFError
+        return self.buf[self.pos]
+
+    def token(self):
+        """The first byte that is not white space, not consumed."""
+        while True:
+            c = self.peek()
+            if c != 32 and c != 10 and c != 13 and c != 9:
+                return c
+            self.pos += 1
+            self._before -= 1
+
+    def expect(self, c):
+        """Consume the byte `c`, after white space."""
+        if self.token() != c:
+            raise Malformed("%r where %r should be" % (chr(self.buf[self.pos]), chr(c)))
+        self.pos += 1
+
+    def finish(self):
+        """Only white space may follow."""
+        while not self.at_end():
+            if self.buf[self.pos] not in b" \t\r\n":
+                raise Malformed("text after the end")
+            self.pos += 1
+
+    def string(self, limit, keep=True):
+        """The rest of a string whose opening quote is consumed: at most `limit` bytes of UTF-8.
+
+        With keep=False it is passed over, whatever its length.
+        """
+        out = bytearray()
+        state = 0
+        while True:
+            self.peek()
+            stop = self.plain_end()
+            if stop > self.pos:
+                part = self.view[self.pos : stop]
+                if min(part) < 32:
+                    raise Malformed("a control character in a string")
+                state = check_utf8(part, state)
+                self.pos = stop
+            elif state:
+                raise Malformed(_NOT_UTF8)
+            elif self.buf[stop] == _QUOTE:
+                self.pos += 1
+                return str(out, "utf-8")
+            else:
+                n = self.taken()
+                c = self.escape()
+                part = c.encode()
+                # Counted is the shortest text: an escape only where JSON must have one.
+                self._before -= self.taken() - n - len(dumps(c).encode()) + 2
+            if keep:
+                out += part
+                if len(out) > limit:
+                    raise Malformed("a string of more than %d bytes" % limit)
+
+    def plain_end(self):
+        """Where, in the buffer, the run of a string without quote or backslash ends."""
+        stop = find(self.buf, b'"', self.pos, self.end)
+        if stop < 0:
+            stop = self.end
+        slash = find(self.buf, b"\\", self.pos, stop)
+        return stop if slash < 0 else slash
+
+    def escape(self):
+        """Consume an escape sequence at `pos`: the character it stands for."""
+        self.pos += 1
+        c = self.peek()
+        self.pos += 1
+        if c != _U:
+            at = b'"\\/bfnrt'.find(bytes((c,)))
+            if at < 0:
+                raise Malformed("the unknown escape \\%s" % chr(c))
+            return '"\\/\b\f\n\r\t'[at]
+        code = self._hex4()
+        if 0xD800 <= code < 0xE000:
+            low = 0
+            if self.peek() == _BACKSLASH:
+                self.pos += 1
+                if self.peek() == _U:
+                    self.pos += 1
+                    low = self._hex4()
+            if code >= 0xDC00 or not 0xDC00 <= low < 0xE000:
+                raise Malformed("half a surrogate pair")
+            code = 0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00)
+        return chr(code)
+
+    def _hex4(self):
+        code = 0
+        for _ in range(4):
+            digit = b"0123456789abcdef".find(bytes((self.peek() | 0x20,)))
+            if digit < 0:
+                raise Malformed("an escape without four hexadecimal digits")
+            code = code << 4 | digit
+            self.pos += 1
+        return code
+
+    def value(self, limit, depth=0, keep=True, member=None):
+        """One JSON value of at most `limit` bytes of text, inside `depth` containers, as a Python
+        value.
+
+        With keep=False it is passed over, whatever its length.
+        member: called as member(containers, keys) behind each key, outermost first; it returns
+            True if it has consumed the key's value.
+        """
+        path = []  # the containers that are open, outermost first
+        keys = []  # the key at which each of them is being filled, None in a list
+        limit += self.taken()
+        while True:
+            consumed = False
+            if path and type(path[-1]) is dict:
+                self.expect(_QUOTE)
+                keys[-1] = self.string(limit - self.taken(), keep)
+                self.expect(_COLON)
+                consumed = member is not None and member(path, keys)
+            if not consumed:
+                c = self.token()
+                if c == _LBRACE or c == _LBRACKET:
+                    if depth + len(path) == MAX_DEPTH:
+                        raise Malformed("more than %d levels of nesting" % MAX_DEPTH)
+                    v = {} if c == _LBRACE else []
+                    self.pos += 1
+                    if self.token() != c + 2:  # the closing one
+                        path.append(v)
+                        keys.append(None)
+                        continue
+                    self.pos += 1
+                elif c == _QUOTE:
+                    self.pos += 1
+                    v = self.string(limit - self.taken(), keep)
+                else:
+                    v = self._scalar(keep)
+            # The value is whole: put it into its container, and close what ends here.
+            while path:
+                key = keys[-1]
+                if keep and not consumed:
+                    if self.taken() > limit:
+                        raise Malformed("a value of too many bytes")
+                    if key is None:
+                        path[-1].append(v)
+                    else:
+                        path[-1][key] = v
+                consumed = False
+                c = self.token()
+                self.pos += 1
+                if c == _COMMA:
+                    break
+                if c != (_RBRACKET if key is None else _RBRACE):
+                    raise Malformed("%r between two values" % chr(c))
+                keys.pop()
+                v = path.pop()
+            else:
+                if keep and self.taken() > limit:
+                    raise Malformed("a value of too many bytes")
+                return v
+
+    def _scalar(self, keep):
+        """true, false, null or a number."""
+        text = ""
+        while not self.at_end():
+            c = self.buf[self.pos]
+            if c in b",]} \t\r\n":
+                break
+            text += chr(c)
+            self.pos += 1
+            if len(text) > _MAX_NUMBER:
+                raise Malformed("a number of more than %d characters" % _MAX_NUMBER)
+        if text == "true":
+            return True
+        if text == "false":
+            return False
+        if text == "null":
+            return None
+        mantissa, e, power = text.lower().partition("e")
+        whole, dot, fraction = mantissa.partition(".")
+        if whole[:1] == "-":
+            whole = whole[1:]
+        if power[:1] in ("+", "-"):
+            power = power[1:]
+        if len(whole) > 1 and whole[0] == "0":
+            whole = ""
+        for digits in (whole, fraction if dot else "0", power if e else "0"):
+            if not digits.isdigit():
+                raise Malformed("%r is not a JSON value" % text)
+        if not keep:
+            return None
+        v = float(text) if dot or e else int(text)
+        self.overflow = self.overflow or v - v != 0
+        return v
+
+
+def check_utf8(part, state):
+    """Raise Malformed if `part` of a text is not UTF-8 (RFC 3629; the port takes overlong forms
+    and surrogates). `state`: what the part before returned; 0 at a character's end."""
+    if not state and max(part) < 128:
+        return 0
+    for c in part:
+        if state:
+            # How many bytes are missing, and the range of the next.
+            if not state >> 8 & 255 <= c <= state & 255:
+                raise Malformed(_NOT_UTF8)
+            state -= 0x10000
+            state = state & 0x30000 | 0x80BF if state >> 16 else 0
+        elif c >= 128:
+            if not 0xC2 <= c < 0xF5:
+                raise Malformed(_NOT_UTF8)
+            low = 0xA0 if c == 0xE0 else 0x90 if c == 0xF0 else 0x80
+            high = 0x9F if c == 0xED else 0x8F if c == 0xF4 else 0xBF
+            state = (1 if c < 0xE0 else 2 if c < 0xF0 else 3) << 16 | low << 8 | high
+    return state

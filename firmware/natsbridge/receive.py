@@ -1,0 +1,119 @@
+"""smartreceive: the envelope first, whatever its size, then the links."""
+
+from .client import Msg
+from .errors import LINK_PARTS, NATSBridgeError, fail, make_room
+from .log import trace
+from .sink import Sink
+from .stream import until
+
+
+def smartreceive(
+    msg,
+    *,
+    fileserver_url=None,
+    fileserver_download_handler=None,
+    max_retries=5,
+    base_delay=100,
+    max_delay=5000,
+    sink=None,
+    spool_dir=None,
+    max_payload_size=None,
+    allowed_urls=(),
+    nats_connection=None,
+    nack=False,
+    nack_subjects=(),
+    on_progress=None,
+    timeout=None,
+):
+    """Read a message: its envelope, with env["payloads"] == [(dataname, data, payload_type), ...].
+
+    fileserver_url, allowed_urls: where links may lead; default $FILESERVER_URL or
+        http://localhost:8080.
+    max_retries, base_delay, max_delay: attempts of a download, and ms between them.
+    sink: None (memory), a folder into which byte types are written (the data is then the path), or
+        callable(dataname, payload_type, size) -> a stream to write to, or None for memory.
+    spool_dir: a folder for payloads whose data comes before their name, with a callable sink.
+    max_payload_size: bytes; default what the free heap allows, and no limit for files and streams.
+    nack: answer an error with an error response to the message's reply_to, if that is its own
+        NATS reply subject or matches one of `nack_subjects`.
+    on_progress: called as on_progress(dataname, done, total), in bytes.
+    timeout: s for all of it; None: as long as bytes move.
+
+    An error response has env["error"] and no payloads. After an error nothing is left in the
+    folder, and the connection is usable.
+
+    Raises INVALID_ENVELOPE, INVALID_PAYLOAD_TYPE, INVALID_TRANSPORT, DESERIALIZATION_ERROR,
+    INTEGRITY_ERROR, PAYLOAD_TOO_LARGE, URL_NOT_ALLOWED, DOWNLOAD_FAILED, INVALID_ARGUMENT,
+    NATS_CONNECTION_FAILED.
+    """
+    if not isinstance(msg, Msg):
+        raise fail("INVALID_ARGUMENT", "msg", msg)
+    nc = nats_connection or msg.connection
+    deadline = until(timeout)
+    msg.rewind()
+    where = Sink(sink, spool_dir, max_payload_size)
+    reader = None
+    links = ()
+    env = {}
+    buf = nc.scratch
+    nc.scratch = None  # a callback that sends needs another
+    try:
+        msg.connection.bound(deadline)
+        make_room("send", "compose", "envelope")
+        from .reader import EnvelopeReader
+
+        reader = EnvelopeReader(msg, len(msg), where, on_progress, buf)
+        EnvelopeReader = None  # free to be dropped
+        env = reader.read()
+        reader = None
+        msg.connection.bound(None)
+        items = env["payloads"]
+        trace(env["correlation_id"], "Received %d bytes on %s" % (len(msg), msg.subject))
+        links = [item for item in items if item["transport"] == "link"]
+        if links:
+            make_room("reader", "foreign", "jsonpull")
+            from .claim import Claims
+
+            claims = Claims(nc, env, where, fileserver_url, allowed_urls, deadline)
+            for item in links:
+                claims.check(item["data"])
+            for item in links:
+                claims.fetch(
+                    item,
+                    fileserver_download_handler,
+                    max_retries,
+                    base_delay,
+                    max_delay,
+                    on_progress,
+                    buf,
+                )
+            make_room(*LINK_PARTS)
+            for item in links:
+                item["target"].finish(item["dataname"], item["payload_type"])
+        reader = None
+        where.commit()
+        where = None
+        if links:
+            claims.consume(links)
+    except BaseException as e:
+        if where:
+            where.abandon()
+        if reader:
+            env = reader.env
+        if isinstance(e, OSError):
+            e = fail("INVALID_ARGUMENT", "sink-io", e)
+        if isinstance(e, NATSBridgeError):
+            e.details.setdefault("correlation_id", env.get("correlation_id", ""))
+            if nack:
+                from .nack import answer
+
+                answer(nc, msg, env, e, nack_subjects)
+        raise e
+    finally:
+        nc.scratch = buf
+        msg.connection.bound(None)
+        if links:
+            Claims = claims = None
+            make_room(*LINK_PARTS)
+    env["payloads"] = [(i["dataname"], i["target"].data, i["payload_type"]) for i in items]
+    return env

@@ -1,0 +1,146 @@
+"""smartsend: small payloads in the message, large ones by link, any size streamed."""
+
+from .envelope import EnvelopeJSON
+from .errors import LINK_PARTS, make_room
+from .log import timestamp, trace, uuid4
+from .protocol import check_subject, is_subject
+from .stream import until
+
+
+def smartsend(
+    subject,
+    data,
+    *,
+    broker_url=None,
+    fileserver_url=None,
+    fileserver_upload_handler=None,
+    size_threshold=None,
+    correlation_id="",
+    msg_id="",
+    msg_purpose="chat",
+    sender_name="",
+    sender_id="",
+    receiver_name="",
+    receiver_id="",
+    reply_to="",
+    reply_to_msg_id="",
+    metadata=None,
+    nats_connection=None,
+    on_progress=None,
+    fallback_direct=True,
+    timeout=None,
+):
+    """Send payloads as one message: (env, msg_json).
+
+    data: list of (dataname, value, payload_type); a value is what its type takes, or bytes-like,
+        or a binary stream, sent from where it stands to its end.
+    size_threshold: bytes from which on a payload goes to the file server; default
+        $SIZE_THRESHOLD or 100,000. Likewise if the message would exceed the broker's max_payload.
+    nats_connection: default a connection to `broker_url` for this message alone.
+    on_progress: called as on_progress(dataname, done, total), in bytes.
+    fallback_direct: if an upload fails, send in the message what still fits.
+    timeout: s for all of it; None: as long as bytes move.
+
+    Raises INVALID_ARGUMENT, INVALID_PAYLOAD_TYPE, PAYLOAD_TOO_LARGE (before anything is sent),
+    UPLOAD_FAILED, NATS_CONNECTION_FAILED.
+    """
+    check_subject(subject)
+    make_room("receive", "reader", "foreign", "jsonpull", "sink")
+    if size_threshold is None:
+        from . import setting
+
+        size_threshold = int(setting("SIZE_THRESHOLD", 100000))
+    env = {
+        "correlation_id": correlation_id or uuid4(),
+        "msg_id": msg_id or uuid4(),
+        "timestamp": timestamp(),
+        "send_to": subject,
+        "msg_purpose": msg_purpose,
+        "sender_name": sender_name,
+        "sender_id": sender_id,
+        "receiver_name": receiver_name,
+        "receiver_id": receiver_id,
+        "reply_to": reply_to,
+        "reply_to_msg_id": reply_to_msg_id,
+        "broker_url": "",
+        "metadata": {} if metadata is None else metadata,
+        "payloads": [],
+    }
+    from .compose import choose_links, compose
+
+    sources = compose(env, data, size_threshold)
+    deadline = until(timeout)
+    nc = nats_connection or _connect(broker_url, timeout)
+    uploaded = []
+    links = None
+    msg_json = EnvelopeJSON(env, sources, on_progress)
+    buf = nc.scratch
+    nc.scratch = None  # a callback that sends needs another
+    try:
+        env["broker_url"] = nc.url
+        env["sender_name"] = sender_name or nc.name
+        env["sender_id"] = sender_id or nc.id
+        links = choose_links(msg_json, size_threshold, nc.max_payload)
+        compose = choose_links = None  # free to be dropped
+        if links:
+            make_room("compose", "receive", "reader", "foreign", "jsonpull", "sink")
+            from .upload import upload_links
+
+            upload_links(
+                nc,
+                msg_json,
+                links,
+                fileserver_url,
+                fileserver_upload_handler,
+                fallback_direct,
+                on_progress,
+                deadline,
+                buf,
+                uploaded,
+            )
+            upload_links = None
+            make_room(*LINK_PARTS)
+        size = len(msg_json)
+        msg_json.buf = buf
+        trace(env["correlation_id"], "Publishing %d bytes to %s" % (size, subject))
+        nc.bound(deadline)
+        nc.publish(subject, msg_json, reply_to if is_subject(reply_to) else "")
+        if nc is not nats_connection:
+            nc.flush()
+    except BaseException:
+        if uploaded:
+            from .plikadmin import remove
+
+            for answer in uploaded:
+                remove(answer["url"], answer["uploadtoken"])
+        raise
+    finally:
+        compose = choose_links = upload_links = None
+        if links:
+            make_room("compose", *LINK_PARTS)
+        nc.bound(None)
+        nc.scratch = buf
+        msg_json.buf = None
+        if nc is not nats_connection:
+            nc.close()
+    return env, msg_json
+
+
+def _connect(url, timeout):
+    from .dial import connect
+
+    return connect(url, timeout=5 if timeout is None else timeout)
+
+
+def publish_message(nats, subject, msg_json, correlation_id=""):
+    """Publish the envelope's text on a Connection, or by one to a broker's URL.
+
+    Raises as Connection.publish and connect do.
+    """
+    trace(correlation_id, "Publishing %d bytes to %s" % (len(msg_json), subject))
+    if isinstance(nats, str):
+        with _connect(nats, None) as nc:
+            nc.publish(subject, msg_json)
+            nc.flush()
+    else:
+        nats.publish(subject, msg_json)

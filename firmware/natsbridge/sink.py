@@ -1,0 +1,162 @@
+"""Where received payloads go: into memory, into the files of a folder, into the user's streams.
+
+A file has a temporary name until all is verified, then a safe and unique one.
+"""
+
+import gc
+import os
+
+from micropython import const
+
+from .errors import fail
+from .payload import BYTE_TYPES, is_table
+
+_SMALL = const(2048)  # bytes
+_RESERVE = const(4096)  # bytes of heap that a payload in memory must leave free, unless it is small
+
+
+class Sink:
+    """Opens a target for each payload; `commit` when all is well, else `abandon`.
+
+    sink: None, a folder's path, or ``callable(dataname, payload_type, size) -> stream or None``.
+    spool_dir: a folder for payloads of which nothing is known yet.
+    limit: bytes that a payload may have, None for what memory allows.
+    """
+
+    def __init__(self, sink, spool_dir, limit):
+        self.sink = None if isinstance(sink, str) else sink
+        self.folder = spool_dir if self.sink else sink
+        self.limit = limit
+        self.files = []
+        if self.sink and not callable(self.sink):
+            raise fail("INVALID_ARGUMENT", "sink")
+        if self.folder is not None:
+            try:
+                good = os.stat(self.folder)[0] & 0x4000
+            except OSError:
+                good = False
+            if not good:
+                raise fail("INVALID_ARGUMENT", "folder", self.folder)
+
+    def check(self, dataname, size):
+        """Raise PAYLOAD_TOO_LARGE if `size` bytes are over the limit."""
+        if self.limit is not None and size > self.limit:
+            raise fail("PAYLOAD_TOO_LARGE", "limit", dataname, size, self.limit, size=size)
+
+    def open(self, dataname, payload_type, size):
+        """The target of a payload of `size` bytes; None for memory, if `size` is None."""
+        if self.sink:
+            stream = self.sink(dataname, payload_type, size)
+            if stream is not None:
+                return Target(stream)
+        elif self.folder is not None and payload_type in BYTE_TYPES:
+            return self.temporary()
+        if size is None:
+            return None
+        gc.collect()
+        try:
+            if size > _SMALL and gc.mem_free() - size < _RESERVE:
+                raise MemoryError
+            return Target(bytearray(size), memory=True)
+        except MemoryError:
+            raise fail("PAYLOAD_TOO_LARGE", "heap", size, gc.mem_free(), size=size)
+
+    def temporary(self):
+        """A target in the folder, under a temporary name."""
+        path = "%s/.%s.part" % (self.folder, "".join("%02x" % b for b in os.urandom(6)))
+        target = Target(open(path, "wb"), path)
+        self.files.append(target)
+        return target
+
+    def commit(self):
+        """Give the files their final names."""
+        if self.files:
+            from .files import commit
+
+            commit(self.folder, self.files)
+
+    def abandon(self):
+        """Remove the files; leave nothing half."""
+        for f in self.files:
+            f.discard()
+
+
+class Target:
+    """What a payload is written to: a user's stream, a file at `path`, or memory.
+
+    data: what the user gets of it, when it is finished.
+    """
+
+    def __init__(self, data, path=None, memory=False):
+        self.data = data
+        self.path = path
+        self.memory = memory
+        self.at = 0
+
+    def write(self, data):
+        """Write all of `data`. Raises OSError, also when the stream takes only a part."""
+        n = len(data)
+        if self.memory:
+            self.data[self.at : self.at + n] = data
+            self.at += n
+        elif self.data.write(data) not in (n, None):
+            raise OSError(28)  # ENOSPC, which not every port's errno has
+
+    def rewind(self):
+        """Start again: False if it can't, as a user's stream."""
+        if self.memory:
+            self.at = 0
+        elif self.path:
+            self.data.seek(0)
+        else:
+            return False
+        return True
+
+    def finish(self, dataname, payload_type):
+        """All is written. Raises DESERIALIZATION_ERROR."""
+        if self.memory:
+            if self.at < len(self.data):
+                self.data[self.at :] = b""
+            self.data = load(self.data, dataname, payload_type)
+        elif self.path:
+            self.data.close()
+            self.data = dataname
+
+    def discard(self):
+        """Remove the file."""
+        if self.path is None:
+            return
+        if not isinstance(self.data, str):
+            self.data.close()
+        try:
+            os.remove(self.path)
+        except OSError:
+            pass  # it is gone already
+
+
+def load(data, dataname, payload_type):
+    """The value in `data` (bytes-like). Raises DESERIALIZATION_ERROR."""
+    if payload_type in BYTE_TYPES:
+        return data
+    try:
+        from .jsonpull import JsonPull, check_utf8
+
+        if payload_type == "text":
+            if data and check_utf8(data, 0):
+                raise EOFError
+            return str(data, "utf-8")
+        from io import BytesIO
+
+        pull = JsonPull(BytesIO(data), bytearray(256))
+        value = pull.value(len(data))
+        pull.finish()
+        if pull.overflow:
+            raise ValueError("it has a number that is too large")
+        if payload_type == "dictionary" or is_table(value):
+            return value
+        why = "no list of objects"
+    except EOFError:
+        why = "cut off"
+    except ValueError as e:
+        why = e
+    raise fail("DESERIALIZATION_ERROR", "value", dataname, payload_type, why, dataname=dataname)
