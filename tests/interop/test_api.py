@@ -1,0 +1,148 @@
+"""The three interfaces have the same names and parameters: firmware, host, natsbridge.sync.
+
+Read from the sources, because MicroPython's functions can't be inspected.
+"""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import natsbridge
+from natsbridge import sync
+
+ROOT = Path(__file__).parent.parent.parent
+FIRMWARE = ROOT / "firmware" / "natsbridge"
+HOST = ROOT / "host" / "natsbridge"
+
+#: Where each public function of the firmware and of the host is.
+FUNCTIONS = {
+    "connect": ("dial", "client"),
+    "smartsend": ("send", "send"),
+    "smartreceive": ("receive", "receive"),
+    "plik_upload": ("plik", "plik"),
+    "plik_oneshot_upload": ("plik", "plik"),
+    "fetch_with_backoff": ("download", "download"),
+    "envelope_to_json": ("envelope", "envelope"),
+    "publish_message": ("send", "send"),
+}
+METHODS = {
+    "Connection": ("publish", "subscribe", "next", "request", "flush", "close"),
+    "Subscription": ("next", "unsubscribe"),
+    "Msg": ("__len__",),
+}
+#: Where the three classes are: firmware, host, sync.
+CLASSES = {
+    "Connection": ("client", "client", "sync"),
+    "Subscription": ("client", "subscription", "sync"),
+    "Msg": ("client", "subscription", "subscription"),
+}
+
+
+Signature = list[tuple[str, str, str]]
+
+
+def signature(
+    function: ast.FunctionDef | ast.AsyncFunctionDef, constants: dict[str, str]
+) -> Signature:
+    """(kind, name, default) of each parameter but self, with constants replaced by values."""
+    a = function.args
+    positional = [*a.posonlyargs, *a.args]
+    defaults = [None] * (len(positional) - len(a.defaults)) + list(a.defaults)
+    rows = [("positional", p.arg, d) for p, d in zip(positional, defaults, strict=True)]
+    rows += [("keyword", p.arg, d) for p, d in zip(a.kwonlyargs, a.kw_defaults, strict=True)]
+    assert a.vararg is None, function.name
+    assert a.kwarg is None, function.name
+
+    def text(default: ast.expr | None) -> str:
+        if default is None:
+            return "required"
+        shown = ast.unparse(default)
+        shown = constants.get(shown.split(".")[-1], shown)
+        # 5 and 5.0, 86400 and 86_400 are the same.
+        try:
+            value = ast.literal_eval(shown)
+        except ValueError:
+            return shown
+        same = isinstance(value, float) and value.is_integer()
+        return repr(int(value) if same else value)
+
+    return [(kind, name, text(d)) for kind, name, d in rows if name != "self"]
+
+
+def module(path: Path) -> tuple[ast.Module, dict[str, str]]:
+    """A module's tree, and its constants: name -> source of the value."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    constants = {}
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            constants[node.targets[0].id] = ast.unparse(node.value)
+    return tree, constants
+
+
+def find(path: Path, name: str, owner: str = "") -> Signature:
+    """The signature of a function, or of a method of the class `owner`."""
+    tree, constants = module(path)
+    body = tree.body
+    if owner:
+        [body] = [n.body for n in tree.body if isinstance(n, ast.ClassDef) and n.name == owner]
+    # A default may be the constant of another module.
+    constants |= module(FIRMWARE / "upload.py")[1] if path.parent == FIRMWARE else {}
+    constants |= module(HOST / "plik.py")[1] if path.parent == HOST else {}
+    [found] = [
+        n for n in body if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef) and n.name == name
+    ]
+    return signature(found, constants)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_take_the_same_parameters(name: str) -> None:
+    firmware, host = FUNCTIONS[name]
+    expected = find(FIRMWARE / f"{firmware}.py", name)
+    assert find(HOST / f"{host}.py", name) == expected
+    assert find(HOST / "sync.py", name) == expected
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"), [(owner, name) for owner, names in METHODS.items() for name in names]
+)
+def test_methods_take_the_same_parameters(owner: str, name: str) -> None:
+    firmware, host, face = CLASSES[owner]
+    expected = find(FIRMWARE / f"{firmware}.py", name, owner)
+    assert find(HOST / f"{host}.py", name, owner) == expected
+    assert find(HOST / f"{face}.py", name, owner) == expected
+
+
+def test_the_public_names_are_the_same() -> None:
+    tree, _ = module(FIRMWARE / "__init__.py")
+    [parts] = [
+        ast.literal_eval(n.value)
+        for n in tree.body
+        if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "_PARTS"
+    ]
+    assert set(parts) == {*FUNCTIONS, "NATSBridgeError"}
+    assert set(natsbridge.__all__) == {*parts, "__version__"}
+    assert set(parts) <= set(sync.__all__)
+
+
+def test_the_stubs_of_the_firmware_are_its_interface() -> None:
+    tree = ast.parse((FIRMWARE / "__init__.pyi").read_text(encoding="utf-8"))
+    stubs = {n.name: n for n in tree.body if isinstance(n, ast.FunctionDef)}
+    assert set(stubs) == set(FUNCTIONS)
+    for name, stub in stubs.items():
+        assert signature(stub, {}) == find(FIRMWARE / f"{FUNCTIONS[name][0]}.py", name), name
+    classes = {n.name: n for n in tree.body if isinstance(n, ast.ClassDef)}
+    for owner, names in METHODS.items():
+        for name in names:
+            [stub] = [
+                n for n in classes[owner].body if isinstance(n, ast.FunctionDef) and n.name == name
+            ]
+            expected = find(FIRMWARE / f"{CLASSES[owner][0]}.py", name, owner)
+            assert signature(stub, {}) == expected, (owner, name)
+
+
+def test_the_versions_are_the_same() -> None:
+    _, constants = module(FIRMWARE / "__init__.py")
+    assert ast.literal_eval(constants["__version__"]) == natsbridge.__version__

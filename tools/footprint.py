@@ -1,0 +1,108 @@
+"""make footprint: the heap that the firmware's code holds, beside its budgets.
+
+The modules of each job are those that the unix port has loaded after really doing it against real
+servers, in a heap so large that nothing is dropped. They are then loaded into a fresh heap, and
+counted is gc.mem_alloc() after gc.collect(), less the same before the first import.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import tempfile
+from pathlib import Path
+
+import natsbridge
+from natsbridge.fileserver import FileServer
+from stage import BUILD, ToolError, device, nats_server
+
+#: Bytes: DESIGN.md, "Memory rules for the firmware".
+BUDGETS = {
+    "connect + direct send": 20 * 1024,
+    "connect + direct receive": 20 * 1024,
+    "direct and link, both ways": 32 * 1024,
+    "every module at once": 56 * 1024,
+}
+#: The heap to measure in, and the one to try where that is too small.
+HEAPS = ("64K", "256K")
+
+
+async def run(heap: str, nats_url: str, file_url: str, *arguments: str) -> str:
+    """What the device prints. Raises ToolError if it fails."""
+    async with device("footprint_device", heap, nats_url, file_url, *arguments) as child:
+        out = (await child.communicate())[0].decode()
+        if child.returncode:
+            raise ToolError(out)
+        return out
+
+
+async def loaded(nats_url: str, file_url: str, job: str, folder: Path) -> list[str]:
+    """The modules that a job loads."""
+    if job != "receive" and job != "receive-link":
+        return (await run("2M", nats_url, file_url, job, str(folder))).split()
+    async with await natsbridge.connect(nats_url) as nc:
+        sub = await nc.subscribe("footprint.host")
+        doing = asyncio.create_task(run("2M", nats_url, file_url, "receive", str(folder)))
+        if await sub.next(20) is None:
+            raise ToolError("the device did not get ready")
+        await natsbridge.smartsend(
+            "footprint.device",
+            [("a", b"a" * 3000, "binary"), ("d", {"a": 1}, "dictionary")],
+            nats_connection=nc,
+            fileserver_url=file_url,
+            size_threshold=1 if job == "receive-link" else 500_000,
+        )
+        return (await doing).split()
+
+
+async def measure(nats_url: str, file_url: str, names: list[str]) -> tuple[str, dict[str, int]]:
+    """The heap size that was needed, and the bytes of each module; "=" is all together."""
+    for heap in HEAPS:
+        try:
+            out = await run(heap, nats_url, file_url, "load", *names)
+        except ToolError as e:
+            if "MemoryError" not in str(e) or heap == HEAPS[-1]:
+                raise
+            continue
+        return heap, {line.split()[0]: int(line.split()[1]) for line in out.splitlines()}
+    raise AssertionError
+
+
+async def footprint() -> None:
+    """Print the tables."""
+    every = sorted(p.stem for p in (BUILD / "firmware/natsbridge").glob("[!_]*.mpy"))
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        (folder / "a.bin").write_bytes(b"a" * 3000)
+        (folder / "store").mkdir()
+        async with nats_server(folder) as nats_url, FileServer(folder / "store") as server:
+            at = nats_url, server.url
+            jobs = {
+                name: await loaded(*at, name, folder)
+                for name in ("send", "receive", "link", "receive-link")
+            }
+            both = dict.fromkeys(name for names in jobs.values() for name in names)
+            sets = (jobs["send"], jobs["receive"], list(both), list(dict.fromkeys([*both, *every])))
+            print(f"{'heap of the code, bytes (64-bit unix port)':44}{'held':>8}{'budget':>8}")
+            for (what, budget), names in zip(BUDGETS.items(), sets, strict=True):
+                heap, bytes_of = await measure(*at, names)
+                held = bytes_of["="]
+                verdict = (
+                    f"{budget - held:,} to spare"
+                    if held <= budget
+                    else (f"MISSED by {held - budget:,}")
+                )
+                note = "" if heap == HEAPS[0] else f" (needs -X heapsize={heap})"
+                print(f"  {what:42}{held:>8,}{budget:>8,}  {verdict}{note}")
+            print(f"\n{'each module, as loaded in this order':44}{'held':>8}{'.mpy':>8}")
+            for name, held in bytes_of.items():
+                if name != "=":
+                    size = (BUILD / f"firmware/natsbridge/{name}.mpy").stat().st_size
+                    print(f"  {name:42}{held:>8,}{size:>8,}")
+
+
+if __name__ == "__main__":
+    try:
+        asyncio.run(footprint())
+    except ToolError as e:
+        sys.exit(f"footprint failed: {e}")

@@ -1,0 +1,97 @@
+"""What the tools play on: real servers on free loopback ports, and the device.
+
+No child outlives its tool, whatever ends that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+BUILD = ROOT / "build"
+BIN = Path(sys.executable).parent
+MICROPYTHON = os.environ.get("MICROPYTHON") or str(BIN / "micropython")
+if os.sep in MICROPYTHON:
+    MICROPYTHON = str(Path(MICROPYTHON).absolute())
+#: Seconds that any step may take.
+PATIENCE_S = 30
+
+
+class ToolError(Exception):
+    """What went wrong, for the person at the terminal."""
+
+
+def die_with_parent() -> None:
+    """Have the kernel end this child if the tool is killed (Linux)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+@contextlib.asynccontextmanager
+async def process(*command: str, **options: Any) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run a child in a session of its own, so that Ctrl-C reaches the tool alone."""
+    try:
+        child = await asyncio.create_subprocess_exec(
+            *command, preexec_fn=die_with_parent, start_new_session=True, **options
+        )
+    except OSError as e:
+        raise ToolError(f"{command[0]} can't be started: {e.strerror}") from e
+    try:
+        yield child
+    finally:
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
+
+
+def announced(folder: Path) -> str:
+    """The URL in the file that nats-server writes once it listens, "" before."""
+    for path in folder.glob("*.ports"):
+        text = path.read_text()
+        if text.rstrip().endswith("}"):
+            return text.split('"nats"')[1].split('"')[1]
+    return ""
+
+
+@contextlib.asynccontextmanager
+async def nats_server(folder: Path) -> AsyncIterator[str]:
+    """Run nats-server on a free loopback port: its URL."""
+    command = [str(BIN / "nats-server"), "-a", "127.0.0.1", "-p", "-1"]
+    command += ["--ports_file_dir", str(folder)]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    async with process(*command, **quiet) as child:
+        deadline = time.monotonic() + PATIENCE_S
+        while time.monotonic() < deadline and child.returncode is None:
+            if url := announced(folder):
+                yield url
+                return
+            await asyncio.sleep(0.02)
+        raise ToolError("nats-server did not start; try: .venv/bin/nats-server -a 127.0.0.1")
+
+
+@contextlib.asynccontextmanager
+async def device(
+    module: str, heap: str, nats_url: str, fileserver_url: str, *arguments: str
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run one of the tools' device programs, with the firmware, as .mpy on the unix port."""
+    environment = {
+        **os.environ,
+        "NATS_URL": nats_url,
+        "FILESERVER_URL": fileserver_url,
+        # Relative: paths lie in the device's heap, which must not depend on where this folder is.
+        "MICROPYPATH": "tools:firmware:.frozen",
+    }
+    command = [MICROPYTHON, "-X", f"heapsize={heap}", "-m", module, *arguments]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    async with process(*command, env=environment, cwd=BUILD, **pipes) as child:
+        yield child
