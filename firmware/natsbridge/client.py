@@ -392,6 +392,9 @@ class Msg:
     def __len__(self):
         return self.size - self.header_size
 
+    def __bool__(self):
+        return True  # also when it is empty
+
     @property
     def data(self):
         """The whole payload, bytes-like.

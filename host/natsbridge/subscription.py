@@ -45,6 +45,9 @@ class Msg:
     def __len__(self) -> int:
         return len(self.data)
 
+    def __bool__(self) -> bool:
+        return True  # also when it is empty
+
     def __repr__(self) -> str:
         return f"<Msg {self.subject!r} {len(self.data)} bytes>"
 

@@ -8,6 +8,8 @@ import hashlib
 import json
 import os
 import sys
+import time
+from array import array
 from binascii import hexlify
 from io import BytesIO
 
@@ -148,6 +150,145 @@ def progress():
 step("progress", progress)
 
 
+def whole(data, **options):
+    """What a message says, on both ends, without what is new in each: ids and the time."""
+    env, msg_json = natsbridge.smartsend(
+        "twin.a", data, nats_connection=nc, fileserver_url=FILES, **options
+    )
+    msg = sub.next(10)
+    got = natsbridge.smartreceive(msg, fileserver_url=FILES)
+    same = [env["payloads"][i]["data"] is data[i][1] for i in range(len(data))]
+    text = str(msg_json)
+    for e in (env, json.loads(text), got):
+        e["broker_url"] = e["broker_url"] == BROKER
+        for key in ("correlation_id", "msg_id", "timestamp"):
+            e[key] = len(e[key])
+    for p in env["payloads"]:
+        p["id"] = len(p["id"])
+    return [env, sorted(json.loads(text)), got, same, msg.reply]
+
+
+step("an envelope", whole, [("t", "x", "text"), ("b", b"abc", "binary")], metadata={"a": [1]})
+step(
+    "an addressed answer",
+    whole,
+    [],
+    reply_to="twin.back",
+    reply_to_msg_id="m",
+    receiver_name="x",
+    sender_name="me",
+    sender_id="i",
+    msg_id="m2",
+    correlation_id="c",
+    msg_purpose="command",
+)
+step("a reply_to that is no subject", whole, [], reply_to="a b")
+step("an array of two-byte items", there_and_back, [("a", array("H", [1, 770]), "binary")])
+step(
+    "a view of them, by link",
+    there_and_back,
+    [("a", memoryview(array("H", [1, 770] * 999)), "binary")],
+    size_threshold=0,
+)
+step(
+    "values given as bytes",
+    there_and_back,
+    [("t", b"abc", "text"), ("d", b'{"a": [1]}', "dictionary"), ("j", BytesIO(b"[]"), "jsontable")],
+)
+step("bytes that are no text", there_and_back, [("t", b"\xff", "text")])
+step("bytes that are no dictionary", there_and_back, [("d", b"{", "dictionary")])
+for value in (None, True, 0, -5, 2.5, "", [], {}, (1, (2,)), 10**18, 1e300, {"a": (1,)}):
+    step("the dictionary %r" % (value,), there_and_back, [("v", value, "dictionary")])
+
+
+class Unseekable:
+    """A stream that can only be read."""
+
+    def __init__(self, data):
+        self.rest = BytesIO(data)
+
+    def readinto(self, buf):
+        return self.rest.readinto(buf)
+
+
+class Failing:
+    """A stream that promises 100,000 bytes, and fails or ends after half of them."""
+
+    def __init__(self, fails):
+        self.fails = fails
+        self.at = 0
+
+    def seek(self, offset, whence=0):
+        self.at = 100000 if whence == 2 else offset if whence == 0 else self.at
+        return self.at
+
+    def readinto(self, buf):
+        n = min(len(buf), 50000 - self.at)
+        if not n and self.fails:
+            raise OSError(5)
+        self.at += n
+        return n
+
+
+step("a stream of unknown size", there_and_back, [("s", Unseekable(PHOTO), "binary")])
+for fails in (True, False):
+    how = "fails" if fails else "ends early"
+    for threshold in (0, 10**6):
+        step(
+            "a stream that %s, threshold %d" % (how, threshold),
+            there_and_back,
+            [("s", Failing(fails), "binary")],
+            size_threshold=threshold,
+        )
+step("nothing of it arrived", sub.next, 0.2)
+step("a stream of text", there_and_back, [("s", open(__file__), "binary")])
+
+
+def from_the_middle():
+    stream = BytesIO(b"0123456789")
+    stream.seek(3)
+    env, msg_json = natsbridge.smartsend("twin.a", [("s", stream, "binary")], nats_connection=nc)
+    got = natsbridge.smartreceive(sub.next(10))
+    texts = [str(msg_json), str(natsbridge.envelope_to_json(env))]
+    return [got["payloads"], [json.loads(text)["payloads"][0]["data"] for text in texts]]
+
+
+step("a stream is sent from where it stands, again too", from_the_middle)
+error = {"error": {"code": "A", "message": "m", "details": {}}}
+step("an error response to JSON", lambda: json.loads(str(natsbridge.envelope_to_json(error))))
+
+
+def reported(size_threshold):
+    """What on_progress is told of a short payload and an empty one."""
+    seen = []
+    natsbridge.smartsend(
+        "twin.a",
+        [("p", b"123", "binary"), ("e", b"", "binary")],
+        nats_connection=nc,
+        fileserver_url=FILES,
+        size_threshold=size_threshold,
+        on_progress=lambda *a: seen.append(a),
+    )
+    natsbridge.smartreceive(
+        sub.next(10), fileserver_url=FILES, on_progress=lambda *a: seen.append(a)
+    )
+    return seen
+
+
+step("progress, direct", reported, 10)
+step("progress, by link", reported, 0)
+
+
+def named(name):
+    return there_and_back([(name, b"1", "binary")], sink=FOLDER)[0]
+
+
+for name in ("", ".", "..", "/etc/passwd", "con", "CON.txt", "com1.x", "coma", "a.", "x.tar.gz"):
+    step("named %r" % name, named, name)
+for name in ("a" * 150, "a" * 150 + ".jpeg", "a." + "e" * 30, "a." + "e" * 60, "a\\b", " ", "a\n"):
+    step("named %s of %d" % (name[:9], len(name)), named, name)
+
+
 # the claim check
 def exists(url):
     try:
@@ -159,16 +300,18 @@ def exists(url):
 
 def consumed(**options):
     """Whether a link's file is still there after it was received."""
+    options.setdefault("fileserver_url", FILES)
     env, _ = natsbridge.smartsend(
         "twin.a",
         [("c", PHOTO, "binary")],
         nats_connection=nc,
-        fileserver_url=FILES,
         size_threshold=0,
         **options,
     )
     natsbridge.smartreceive(sub.next(10), fileserver_url=FILES)
     p = env["payloads"][0]
+    if p["transport"] == "direct":
+        return "direct"
     return [p["metadata"]["removable"], len(p["metadata"]["sha256"]), exists(p["data"])]
 
 
@@ -187,6 +330,14 @@ def upload(function):
 
 step("plik_upload", upload, natsbridge.plik_upload)
 step("plik_oneshot_upload", upload, natsbridge.plik_oneshot_upload)
+
+step("plik_upload of nothing", lambda: natsbridge.plik_upload(FILES + "/", "", b"")["size"])
+step("plik_upload of a path", natsbridge.plik_upload, FILES, "x", "path")
+step("plik_upload to no URL", natsbridge.plik_upload, "nope", "x", b"")
+step("plik_upload to nobody", natsbridge.plik_upload, "http://127.0.0.1:1", "x", b"", timeout=1)
+step("fetch of no URL", natsbridge.fetch_with_backoff, None)
+step("fetch by another scheme", natsbridge.fetch_with_backoff, "ftp://x/y")
+step("fetch from nobody", natsbridge.fetch_with_backoff, "http://127.0.0.1:1/x", 2, 1, 1)
 
 stored = {}
 
@@ -238,6 +389,58 @@ step(
     size_threshold=0,
     fileserver_download_handler=refuse,
 )
+
+
+step("a file server that is not there", consumed, fileserver_url="http://127.0.0.1:1")
+
+
+def claimed(size, digest):
+    """Receive a link to b"abc" with this size and digest."""
+    p = {"dataname": "a", "payload_type": "text", "transport": "link"}
+    p["data"] = natsbridge.plik_upload(FILES, "a", b"abc")["url"]
+    p["size"] = size
+    p["metadata"] = {"sha256": digest}
+    nc.publish("twin.w", json.dumps({"payloads": [p]}))
+    msg = sub.next(10)
+    return natsbridge.smartreceive(msg, fileserver_url=FILES, base_delay=1, max_delay=1)["payloads"]
+
+
+DIGEST = str(hexlify(hashlib.sha256(b"abc").digest()), "utf-8")
+step("the right size and digest", claimed, 3, DIGEST)
+step("no size", claimed, None, DIGEST)
+step("a size too large", claimed, 4, DIGEST)
+step("a size too small", claimed, 2, DIGEST)
+step("another digest", claimed, 3, "0" * 64)
+
+
+# answers to failures
+def nack(reply, reply_to, **options):
+    """What is answered to a message that fails."""
+    payload = {"dataname": "a", "payload_type": "zz", "transport": "direct", "data": ""}
+    wire = {"correlation_id": "c", "reply_to": reply_to, "payloads": [payload]}
+    with natsbridge.connect(BROKER) as other, other.subscribe("back.>") as back:
+        other.flush()
+        nc.publish("twin.w", json.dumps(wire), reply)
+        try:
+            natsbridge.smartreceive(sub.next(10), nack=True, **options)
+        except natsbridge.NATSBridgeError:
+            nc.flush()
+        msg = back.next(0.2)
+        if msg is None:
+            return None
+        time.sleep(1.05)  # at most one a second
+        keys = sorted(json.loads(bytes(msg.data)))
+        env = natsbridge.smartreceive(msg)
+        return [keys, msg.subject, env["error"]["code"], env["correlation_id"], env["send_to"]]
+
+
+step("nack to the reply subject", nack, "back.1", "back.1")
+step("nack to a subject that is listed", nack, "", "back.1", nack_subjects=["back.1"])
+step("nack to one that matches", nack, "", "back.x.y", nack_subjects=["front", "back.>"])
+step("no nack to another", nack, "", "back.1", nack_subjects=["back.2", "back", "back.1.*"])
+step("no nack to ourselves", nack, "twin.z", "twin.z")
+step("no nack to the system", nack, "$SYS.x", "$SYS.x", nack_subjects=[">"])
+step("not even to ourselves was it sent", sub.next, 0.1)
 
 
 # the last steps alone
@@ -365,6 +568,19 @@ def take(source):
 
 step("bytes", take, sub)
 step("a str, from any subscription", take, nc)
+nc.publish("twin.x", b"")
+step("an empty message is one too", lambda: bool(sub.next(5)))
+step("pings of the caller's own", lambda: [nc.flush(None), nc.flush(1), nc.url == BROKER])
+step("an answer", lambda: bytes(nc.request("interop.echo", b"hello", 5).data))
+step("an answer, however late", lambda: bytes(nc.request("interop.echo", "hello", None).data))
+nc.publish("twin.x", b"")
+step("an empty message is true", lambda: [bool(m) and len(m) for m in [nc.next(5)]])
+step("an int is no payload", nc.publish, "twin.x", 5)
+step("nor is nothing", nc.publish, "twin.x", None)
+step("a reply that is none", nc.publish, "twin.x", b"", "a b")
+step("a queue that is none", nc.subscribe, "twin.x", "a b")
+nc.publish("twin.x", array("H", [1, 770]))
+step("an array of two-byte items, published", take, sub)
 step("nobody listens", nc.request, "nobody.there", b"", 2)
 step("no answer", lambda: nc.request("twin.silent", b"", 0.3))
 sub.next(1)
@@ -380,12 +596,45 @@ with nc.subscribe("queue", "workers") as one, nc.subscribe("queue", "workers") a
     while nc.next(0.3):
         got += 1
     step("a queue group shares", lambda: got)
+
+
+def iterate():
+    came = []
+    with nc.subscribe("iterate") as it:
+        for data in (b"1", b"2", b"3"):
+            nc.publish("iterate", data)
+        for msg in it:
+            came.append(bytes(msg.data))
+            if len(came) == 2:
+                it.unsubscribe()
+    it.unsubscribe()
+    return came
+
+
+step("iterate until unsubscribed", iterate)
+step("what was left is gone", nc.next, 0.2)
+late = nc.subscribe("late")
+nc.publish("late", b"1")
+nc.flush()
+late.unsubscribe()
+step("so is what came before unsubscribe", nc.next, 0.2)
 sub.unsubscribe()
 step("next after unsubscribe", sub.next, 0.1)
+silent = nc.subscribe("silent")
 nc.close()
 nc.close()
 step("publish after close", nc.publish, "twin.x", b"")
 step("smartsend after close", send, [])
+step("next after close", silent.next, 0.1)
+step("subscribe after close", nc.subscribe, "x")
+step("flush after close", nc.flush)
+step("request after close", nc.request, "x", b"")
+step("nothing to iterate after close", lambda: list(silent))
+step("unsubscribe after close", silent.unsubscribe)
+step("publish_message to no broker", natsbridge.publish_message, "nats://127.0.0.1:1", "a", "x")
+step("smartsend to no broker", natsbridge.smartsend, "a", [], broker_url="nats://127.0.0.1:1")
+step("the second broker of two", natsbridge.connect(["nats://127.0.0.1:1", BROKER]).close)
+step("however long it takes", natsbridge.connect(BROKER, timeout=None).close)
 step("no broker", natsbridge.connect, "nats://127.0.0.1:1", timeout=1)
 step("a URL of another kind", natsbridge.connect, "http://127.0.0.1")
 step("no servers", natsbridge.connect, [])

@@ -146,3 +146,69 @@ def test_the_stubs_of_the_firmware_are_its_interface() -> None:
 def test_the_versions_are_the_same() -> None:
     _, constants = module(FIRMWARE / "__init__.py")
     assert ast.literal_eval(constants["__version__"]) == natsbridge.__version__
+
+
+#: Public methods and attributes that one side alone has, and why.
+EXCEPTIONS = {
+    ("firmware", "Connection", "bound"): "for smartsend and smartreceive: a deadline",
+    ("firmware", "Connection", "serve"): "for uploads and downloads: answers PINGs meanwhile",
+    ("firmware", "Connection", "scratch"): "a buffer that smartsend and smartreceive share",
+    ("firmware", "Msg", "connection"): "for smartreceive; on the host it is private",
+    ("firmware", "Msg", "sub"): "for the connection's queue",
+    ("firmware", "Msg", "header_size"): "for the connection: the protocol's",
+    ("firmware", "Msg", "size"): "for the connection: the protocol's, headers included",
+    ("firmware", "Msg", "status"): "for request: 503 is nobody listens",
+    ("firmware", "Msg", "left"): "for the connection: what is still on the socket",
+    ("firmware", "Msg", "lost"): "for the connection: what is no longer there",
+    ("firmware", "Msg", "cost"): "for the connection's queue",
+    ("firmware", "Msg", "at"): "for readinto",
+    ("firmware", "Msg", "fill"): "for the connection",
+    ("firmware", "Msg", "skip"): "for the connection",
+    ("firmware", "Msg", "rewind"): "for smartreceive and for readinto's users",
+    ("firmware", "Msg", "readinto"): "reads in pieces what does not fit the heap; the host's fits",
+    ("host", "Connection", "client"): "the nats-py client, for what this API does not have",
+    ("host", "Connection", "subjects"): "for nack: nobody may make us answer ourselves",
+}
+
+
+def public(path: Path, owner: str) -> set[str]:
+    """The public methods, properties and attributes of a class."""
+    tree, _ = module(path)
+    [cls] = [n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == owner]
+    names = set()
+    for node in ast.walk(cls):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            names.add(node.name)
+        elif (
+            isinstance(node, ast.Attribute)
+            and isinstance(node.ctx, ast.Store)
+            and ast.unparse(node.value) == "self"
+        ):
+            names.add(node.attr)
+    return {name for name in names if not name.startswith("_")}
+
+
+@pytest.mark.parametrize("owner", CLASSES)
+def test_classes_have_the_same_public_names(owner: str) -> None:
+    firmware, host, face = CLASSES[owner]
+    sides = {
+        "firmware": public(FIRMWARE / f"{firmware}.py", owner),
+        "host": public(HOST / f"{host}.py", owner),
+        "sync": public(HOST / f"{face}.py", owner),
+    }
+    for side, names in sides.items():
+        excepted = {name for where, kind, name in EXCEPTIONS if (where, kind) == (side, owner)}
+        assert excepted <= names, f"{excepted - names} of {side}.{owner} are no more"
+        names -= excepted
+    assert sides["firmware"] == sides["host"] == sides["sync"]
+    assert {name for name in METHODS[owner] if name[0] != "_"} <= sides["host"]
+
+
+def test_an_error_has_the_same_attributes_and_parameters() -> None:
+    owner = "NATSBridgeError"
+    names = {"code", "message", "details", "to_dict"}
+    assert public(FIRMWARE / "errors.py", owner) == names
+    assert public(HOST / "errors.py", owner) == names
+    for name in ("__init__", "to_dict"):
+        firmware = find(FIRMWARE / "errors.py", name, owner)
+        assert find(HOST / "errors.py", name, owner) == firmware
