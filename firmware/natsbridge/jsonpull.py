@@ -156,7 +156,7 @@ class JsonPull:
     def _hex4(self):
         code = 0
         for _ in range(4):
-            digit = b"0123456789abcdef".find(bytes((self.peek() | 0x20,)))
+            digit = b"0123456789abcdef".find(bytes((self.peek(),)).lower())
             if digit < 0:
                 raise Malformed("an escape without four hexadecimal digits")
             code = code << 4 | digit

@@ -163,7 +163,10 @@ class Reader:
             raise ValueError("a line of more than %d bytes" % limit)
         if at < 0:
             if self.end - self.pos == len(self.buf):
-                self.head += bytes(self.buf)
+                try:
+                    self.head += bytes(self.buf)
+                except MemoryError:
+                    raise ValueError("a line that does not fit the heap")
                 self.pos = self.end
             return None
         line = bytes(self.view[self.pos : at])

@@ -414,7 +414,7 @@ step("another digest", claimed, 3, "0" * 64)
 
 
 # answers to failures
-def nack(reply, reply_to, **options):
+def nack(reply, reply_to, wait=5, **options):
     """What is answered to a message that fails."""
     payload = {"dataname": "a", "payload_type": "zz", "transport": "direct", "data": ""}
     wire = {"correlation_id": "c", "reply_to": reply_to, "payloads": [payload]}
@@ -425,7 +425,7 @@ def nack(reply, reply_to, **options):
             natsbridge.smartreceive(sub.next(10), nack=True, **options)
         except natsbridge.NATSBridgeError:
             nc.flush()
-        msg = back.next(0.2)
+        msg = back.next(wait)
         if msg is None:
             return None
         time.sleep(1.05)  # at most one a second
@@ -437,9 +437,9 @@ def nack(reply, reply_to, **options):
 step("nack to the reply subject", nack, "back.1", "back.1")
 step("nack to a subject that is listed", nack, "", "back.1", nack_subjects=["back.1"])
 step("nack to one that matches", nack, "", "back.x.y", nack_subjects=["front", "back.>"])
-step("no nack to another", nack, "", "back.1", nack_subjects=["back.2", "back", "back.1.*"])
-step("no nack to ourselves", nack, "twin.z", "twin.z")
-step("no nack to the system", nack, "$SYS.x", "$SYS.x", nack_subjects=[">"])
+step("no nack to another", nack, "", "back.1", 0.3, nack_subjects=["back.2", "back", "back.1.*"])
+step("no nack to ourselves", nack, "twin.z", "twin.z", 0.3)
+step("no nack to the system", nack, "$SYS.x", "$SYS.x", 0.3, nack_subjects=[">"])
 step("not even to ourselves was it sent", sub.next, 0.1)
 
 

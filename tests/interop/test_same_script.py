@@ -34,12 +34,13 @@ def steps(side: str, nats_url: str, file_url: str, folder: Path) -> dict[str, An
         process = micropython(SCRIPT, *arguments, heap="8M")
     else:
         process = subprocess.Popen(
-            [sys.executable, str(SCRIPT), *arguments], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-u", str(SCRIPT), *arguments], stdout=subprocess.PIPE, text=True
         )
     try:
         out, _ = process.communicate(timeout=60)
-    finally:
+    except subprocess.TimeoutExpired:
         process.kill()
+        out, _ = process.communicate()
     assert process.returncode == 0, out[-3000:]
     lines = [json.loads(line) for line in out.split("\n") if line]
     assert len(dict(lines)) == len(lines), "two steps of one name"
