@@ -13,7 +13,7 @@ import time
 from micropython import const
 
 _SLICE = const(100)  # ms between two calls of idle
-STALL = const(10000)  # ms without a byte moved after which a peer counts as gone
+_STALL = const(10000)  # ms without a byte moved after which a peer counts as gone
 # EINPROGRESS: 115 on Linux and ESP32's lwIP sockets, 119 in newlib; the errno module is the port's.
 _CONNECTING = (errno.EINPROGRESS, errno.EALREADY, 115, 119)
 
@@ -60,33 +60,30 @@ class Stream:
             self.close()
             raise
 
-    def wait(self, deadline):
-        """Wait until `deadline` (ticks_ms; None: for ever): whether there is something to read."""
-        self.poll.modify(self.socket, select.POLLIN)
+    def wait(self, deadline, flag=select.POLLIN):
+        """Wait until `deadline` (ticks_ms; None: for ever) for something to read, or for the poll
+        events `flag`: the events, 0 if none came."""
+        self.poll.modify(self.socket, flag)
         while True:
             ms = _SLICE
             if deadline is not None:
                 ms = min(ms, max(0, time.ticks_diff(deadline, time.ticks_ms())))
-            for _ in self.poll.ipoll(ms):
-                return True
-            if self.idle:
-                self.idle()
-            if deadline is not None and time.ticks_diff(deadline, time.ticks_ms()) <= 0:
-                return False
-
-    def _wait(self, flag):
-        self.poll.modify(self.socket, flag)
-        begin = time.ticks_ms()
-        while True:
-            for _, events in self.poll.ipoll(_SLICE):
+            for _, events in self.poll.ipoll(ms):
                 return events
             if self.idle:
                 self.idle()
-            now = time.ticks_ms()
-            if time.ticks_diff(now, begin) > STALL:
-                raise OSError(errno.ETIMEDOUT)
-            if self.deadline is not None and time.ticks_diff(self.deadline, now) <= 0:
-                raise OSError(errno.ETIMEDOUT)
+            if deadline is not None and time.ticks_diff(deadline, time.ticks_ms()) <= 0:
+                return 0
+
+    def _wait(self, flag):
+        """Likewise, for no longer than any single wait may last. Raises OSError(ETIMEDOUT)."""
+        end = time.ticks_add(time.ticks_ms(), _STALL)
+        if self.deadline is not None and time.ticks_diff(self.deadline, end) < 0:
+            end = self.deadline
+        events = self.wait(end, flag)
+        if not events:
+            raise OSError(errno.ETIMEDOUT)
+        return events
 
     def try_readinto(self, buf, n):
         """Read up to `n` bytes into `buf` without waiting: their number, 0 at the end, None if
