@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import subprocess
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import nats
 import pytest
 
 import vectors
 from device import micropython
+from vector_peer import Peer, by_name, fetch
 from vector_server import VectorServer
 
 ABILITIES = {"float64", "bigint"}
-SUBJECT = "conformance.receive"
 
 
 class Device:
@@ -70,49 +67,11 @@ def server() -> Iterator[VectorServer]:
         yield files
 
 
-class Peer:
-    """The other end: a plain NATS client in an event loop of its own."""
-
-    def __init__(self, url: str) -> None:
-        self.loop = asyncio.new_event_loop()
-        self.client = self.run(nats.connect(url))
-        self.seen: list[Any] = []
-        self.run(self.client.subscribe(">", cb=self._take))
-        self.sent()
-
-    def run(self, work: Any) -> Any:
-        return self.loop.run_until_complete(work)
-
-    async def _take(self, msg: Any) -> None:
-        self.seen.append(msg)
-
-    def publish(self, data: bytes) -> None:
-        self.run(self.client.publish(SUBJECT, data))
-        self.sent()
-
-    def sent(self) -> list[Any]:
-        self.run(self.client.flush())
-        self.run(asyncio.sleep(0))
-        seen, self.seen = self.seen, []
-        return seen
-
-
 @pytest.fixture(scope="module")
 def peer(nats_url: str) -> Iterator[Peer]:
     other = Peer(nats_url)
     yield other
-    other.run(other.client.close())
-    other.loop.close()
-
-
-def by_name(case: vectors.Case) -> str:
-    return str(case["name"])
-
-
-def fetch(url: str) -> bytes:
-    with urllib.request.urlopen(url) as answer:
-        body: bytes = answer.read()
-    return body
+    other.close()
 
 
 def repeated(value: Any) -> Any:

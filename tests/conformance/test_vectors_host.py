@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import urllib.request
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-import nats
 import pyarrow
 import pytest
 
@@ -15,6 +13,7 @@ import make_vectors
 import natsbridge
 import natsbridge.sync
 import vectors
+from vector_peer import SUBJECT, Peer, by_name, fetch
 from vector_server import VectorServer
 
 T = TypeVar("T")
@@ -22,46 +21,8 @@ T = TypeVar("T")
 ABILITIES = {"arrow", "float64", "bigint", "surrogates"}
 RECEIVE = vectors.load("receive.json")
 SEND = vectors.load("send.json")
-SUBJECT = "conformance.receive"
 #: Seconds to wait for a message that was published before.
 ARRIVES_S = 10
-
-
-class Peer:
-    """The other end: a plain NATS client in an event loop of its own."""
-
-    def __init__(self, url: str) -> None:
-        self.loop = asyncio.new_event_loop()
-        self.client = self.run(nats.connect(url))
-        self.seen: list[Any] = []
-        self.run(self.client.subscribe(">", cb=self._take))
-        self.flush()
-
-    def run(self, work: Awaitable[T]) -> T:
-        return self.loop.run_until_complete(work)
-
-    async def _take(self, msg: Any) -> None:
-        if not msg.subject.startswith("_INBOX."):
-            self.seen.append(msg)
-
-    def publish(self, data: bytes) -> None:
-        self.run(self.client.publish(SUBJECT, data))
-        self.flush()
-
-    def flush(self) -> None:
-        self.run(self.client.flush())
-        # Callbacks run in tasks of their own.
-        self.run(asyncio.sleep(0))
-
-    def sent(self) -> list[Any]:
-        """The messages published by anyone since the last call."""
-        self.flush()
-        seen, self.seen = self.seen, []
-        return seen
-
-    def close(self) -> None:
-        self.run(self.client.close())
-        self.loop.close()
 
 
 class Side:
@@ -150,20 +111,10 @@ def side(request: pytest.FixtureRequest, nats_url: str) -> Iterator[Side]:
     loop.close()
 
 
-def fetch(url: str) -> bytes:
-    with urllib.request.urlopen(url) as answer:
-        body: bytes = answer.read()
-    return body
-
-
 def columns(raw: bytes) -> dict[str, list[Any]]:
     with pyarrow.ipc.open_stream(raw) as reader:
         found: dict[str, list[Any]] = reader.read_all().to_pydict()
     return found
-
-
-def by_name(case: vectors.Case) -> str:
-    return str(case["name"])
 
 
 def test_files_on_disk_are_what_the_generator_writes() -> None:

