@@ -1,6 +1,6 @@
 """The links of a received message: fetched from where they may lead, and consumed once."""
 
-from .errors import fail
+from .errors import URL_NOT_ALLOWED, fail
 from .log import trace
 from .sink import Target
 
@@ -37,7 +37,7 @@ class Claims:
             self.prefixes.extend(download_domains(self.url, self.deadline, self.nc.serve))
             if allowed(url, self.prefixes):
                 return
-        raise fail("URL_NOT_ALLOWED", "url", url, self.url, origin(url), url=url)
+        raise fail(URL_NOT_ALLOWED, "url", url, self.url, origin(url), url=url)
 
     def fetch(self, item, handler, max_retries, base_delay, max_delay, on_progress, buf):
         """Fetch one payload into its target, through `buf`."""

@@ -9,7 +9,14 @@ import time
 
 from micropython import const
 
-from .errors import Malformed, drop, fail
+from .errors import (
+    INVALID_ARGUMENT,
+    NATS_CONNECTION_FAILED,
+    PAYLOAD_TOO_LARGE,
+    Malformed,
+    drop,
+    fail,
+)
 from .protocol import MAX_LINE, check_subject, flat, parse_info, parse_msg
 from .stream import until
 
@@ -74,10 +81,10 @@ class Connection:
     def _ready(self):
         """The stream; connects again if it was lost."""
         if self._busy:
-            raise fail("INVALID_ARGUMENT", "busy")
+            raise fail(INVALID_ARGUMENT, "busy")
         if self._stream is None:
             if self._closed or not self._reconnect:
-                raise fail("NATS_CONNECTION_FAILED", "closed" if self._closed else "lost")
+                raise fail(NATS_CONNECTION_FAILED, "closed" if self._closed else "lost")
             self._dial(True)
         return self._stream
 
@@ -85,7 +92,7 @@ class Connection:
         """Drop the connection and raise what `e` means."""
         why = self._error or str(e) or "the connection ended"
         self._drop()
-        raise fail("NATS_CONNECTION_FAILED", "broke", self.url, doing, why)
+        raise fail(NATS_CONNECTION_FAILED, "broke", self.url, doing, why)
 
     def bound(self, deadline):
         """Bound what is done next by `deadline` (ticks_ms), or by nothing (None)."""
@@ -124,11 +131,11 @@ class Connection:
             try:
                 payload = flat(payload)
             except TypeError:
-                raise fail("INVALID_ARGUMENT", "argument", "the payload is no bytes and no str")
+                raise fail(INVALID_ARGUMENT, "argument", "the payload is no bytes and no str")
         stream = self._ready()
         size = len(payload)
         if size > self.max_payload:
-            raise fail("PAYLOAD_TOO_LARGE", "publish", size, self.url, self.max_payload, size=size)
+            raise fail(PAYLOAD_TOO_LARGE, "publish", size, self.url, self.max_payload, size=size)
         if time.ticks_diff(time.ticks_ms(), self._seen) > _SERVE:
             self.serve()
             stream = self._ready()
@@ -178,7 +185,7 @@ class Connection:
         if self._error:
             why = self._error
             self._error = ""
-            raise fail("NATS_CONNECTION_FAILED", "refused", why)
+            raise fail(NATS_CONNECTION_FAILED, "refused", why)
 
     # -- receiving
 
@@ -207,7 +214,7 @@ class Connection:
 
     def _next(self, sub, timeout):
         if sub and sub._sid not in self._subs:
-            raise fail("INVALID_ARGUMENT", "unsubbed", sub.subject)
+            raise fail(INVALID_ARGUMENT, "unsubbed", sub.subject)
         queue = self._queue
         for i in range(len(queue)):
             if sub is None or queue[i].sub is sub:
@@ -218,7 +225,7 @@ class Connection:
             n = s._dropped
             if n and (sub is None or s is sub):
                 s._dropped = 0
-                raise fail("PAYLOAD_TOO_LARGE", "dropped", n, s.subject, _QUEUE, dropped=n)
+                raise fail(PAYLOAD_TOO_LARGE, "dropped", n, s.subject, _QUEUE, dropped=n)
         deadline = until(timeout)
         while True:
             stream = self._ready()
@@ -248,7 +255,7 @@ class Connection:
             self.publish(subject, payload, inbox.subject)
             msg = inbox.next(timeout)
         if msg is not None and msg.status == 503:
-            raise fail("NATS_CONNECTION_FAILED", "nobody", subject)
+            raise fail(NATS_CONNECTION_FAILED, "nobody", subject)
         return msg
 
     def serve(self):
@@ -408,7 +415,7 @@ class Msg:
             try:
                 data = memoryview(bytearray(size))
             except MemoryError:
-                raise fail("PAYLOAD_TOO_LARGE", "msg-heap", size, size=size)
+                raise fail(PAYLOAD_TOO_LARGE, "msg-heap", size, size=size)
             at = 0
             while at < size:
                 at += self.readinto(data[at:], size - at)
@@ -419,7 +426,7 @@ class Msg:
         """Start readinto() at the first byte. Raises INVALID_ARGUMENT where that is gone."""
         self.at = 0
         if self._data is None and (self.lost or self.left != self.size + 2):
-            raise fail("INVALID_ARGUMENT", "msg-gone", self.subject)
+            raise fail(INVALID_ARGUMENT, "msg-gone", self.subject)
 
     def readinto(self, buf, n):
         """Read the next 1 to `n` bytes of the payload into `buf`: their number, 0 at its end."""

@@ -5,7 +5,7 @@ import json
 from micropython import const
 
 from .envelope import Source
-from .errors import fail
+from .errors import INVALID_ARGUMENT, INVALID_PAYLOAD_TYPE, PAYLOAD_TOO_LARGE, fail
 from .log import uuid4
 from .payload import BYTE_TYPES, MAX_FIELD, MAX_METADATA, MAX_PAYLOADS, STRINGS, TYPES, is_table
 from .protocol import flat
@@ -68,12 +68,12 @@ def _check(env, data, size_threshold):
             else:
                 _check_field("dataname", p[0])
     if why:
-        raise fail("INVALID_ARGUMENT", "argument", why)
+        raise fail(INVALID_ARGUMENT, "argument", why)
 
 
 def _check_field(key, value):
     if not isinstance(value, str) or len(value.encode()) > MAX_FIELD:
-        raise fail("INVALID_ARGUMENT", "field", key, MAX_FIELD)
+        raise fail(INVALID_ARGUMENT, "field", key, MAX_FIELD)
 
 
 def choose_links(msg_json, threshold, max_payload):
@@ -96,7 +96,7 @@ def choose_links(msg_json, threshold, max_payload):
             if sources[i] and (largest is None or sources[i].size > sources[largest].size):
                 largest = i
         if largest is None:
-            raise fail("PAYLOAD_TOO_LARGE", "no-room", size, max_payload, size=size)
+            raise fail(PAYLOAD_TOO_LARGE, "no-room", size, max_payload, size=size)
         links[largest] = msg_json.link(largest)
 
 
@@ -106,7 +106,7 @@ def open_source(dataname, value, payload_type):
     Raises INVALID_PAYLOAD_TYPE if the type is unknown or the value does not match it.
     """
     if payload_type not in TYPES:
-        raise fail("INVALID_PAYLOAD_TYPE", "type", dataname, payload_type, ", ".join(TYPES))
+        raise fail(INVALID_PAYLOAD_TYPE, "type", dataname, payload_type, ", ".join(TYPES))
     if not isinstance(value, str):
         try:
             return Source(flat(value))
@@ -130,7 +130,7 @@ def open_source(dataname, value, payload_type):
         if not why:
             return Source(json.dumps(value, separators=(",", ":")).encode())
     raise fail(
-        "INVALID_PAYLOAD_TYPE",
+        INVALID_PAYLOAD_TYPE,
         "mismatch",
         dataname,
         payload_type,

@@ -5,7 +5,7 @@ import time
 
 from micropython import const
 
-from .errors import fail
+from .errors import INVALID_ARGUMENT, NATS_CONNECTION_FAILED, fail
 from .protocol import MAX_LINE, parse_info
 from .stream import Reader, Stream, until
 
@@ -32,7 +32,7 @@ def connect(
     if isinstance(servers, str):
         servers = [servers]
     if not servers:
-        raise fail("INVALID_ARGUMENT", "servers")
+        raise fail(INVALID_ARGUMENT, "servers")
     if not id:
         from .log import uuid4
 
@@ -51,7 +51,7 @@ def parse_server(url, user, password, token):
     if not mark:
         rest = url
     elif scheme != "nats":
-        raise fail("INVALID_ARGUMENT", "scheme", scheme)
+        raise fail(INVALID_ARGUMENT, "scheme", scheme)
     who, mark, host = rest.rpartition("@")
     if ":" in who:
         user, _, password = who.partition(":")
@@ -64,7 +64,7 @@ def parse_server(url, user, password, token):
         port = "4222"
     host = host.strip("[]")
     if not host or not port.isdigit():
-        raise fail("INVALID_ARGUMENT", "server", url.rpartition("@")[2])
+        raise fail(INVALID_ARGUMENT, "server", url.rpartition("@")[2])
     return host, int(port), user, password, token
 
 
@@ -86,7 +86,7 @@ def dial(nc, servers, timeout, again):
                 nc._drop()
         late = deadline is not None and time.ticks_diff(deadline, time.ticks_ms()) <= delay
         if late or not again:
-            raise fail("NATS_CONNECTION_FAILED", "connect", why[1:])
+            raise fail(NATS_CONNECTION_FAILED, "connect", why[1:])
         time.sleep_ms(delay)
         delay = min(delay * 2, _BACKOFF_MAX)
 

@@ -9,7 +9,7 @@ from binascii import hexlify
 
 from micropython import const
 
-from .errors import NATSBridgeError
+from .errors import DOWNLOAD_FAILED, INTEGRITY_ERROR, PAYLOAD_TOO_LARGE, NATSBridgeError
 from .http import Connection, Fault
 
 _CHUNK = const(1024)  # bytes read and written at a time
@@ -90,7 +90,7 @@ class _Download:
 
     def attempt(self):
         """Fetch once: the result. Raises Fault where another attempt may help."""
-        self.code = "DOWNLOAD_FAILED"
+        self.code = DOWNLOAD_FAILED
         url = self.url
         for left in range(_REDIRECTS, -1, -1):
             connection = Connection(url, self.deadline, self.idle)
@@ -117,16 +117,16 @@ class _Download:
         size = self.size
         code = ""
         if self.limit is not None and least > self.limit:
-            code = "PAYLOAD_TOO_LARGE"
+            code = PAYLOAD_TOO_LARGE
             size = self.limit
         elif size is not None and (least > size or most is not None and most < size):
-            code = "INTEGRITY_ERROR"
+            code = INTEGRITY_ERROR
         if code:
             raise self.error(code, "it has %d bytes or more, not %d" % (least, size))
 
     def end(self, n, digest):
         """Check a body that ended after `n` bytes. One that is short may have been cut: a Fault."""
-        self.code = "INTEGRITY_ERROR"
+        self.code = INTEGRITY_ERROR
         if self.size is not None and n < self.size:
             raise Fault("it ended after %d bytes of %d" % (n, self.size), 200, 0)
         if self.sha256 and str(hexlify(digest.digest()), "utf-8") != self.sha256:
@@ -162,7 +162,7 @@ class _Download:
                         took = e
                     if took is not None and took != n:
                         why = "its target took %r of %d bytes" % (took, n)
-                        raise self.error("DOWNLOAD_FAILED", why)
+                        raise self.error(DOWNLOAD_FAILED, why)
                     self.written = at
                     if self.on_progress:
                         self.on_progress(self.dataname, at, self.total)
@@ -170,7 +170,7 @@ class _Download:
                     known.update(part)
                     if not n or at == self.written:
                         if known.digest() != self.digest:
-                            raise self.error("INTEGRITY_ERROR", "it changed between two attempts")
+                            raise self.error(INTEGRITY_ERROR, "it changed between two attempts")
                         known = None
             self.end(at, whole)
         except Fault:

@@ -8,7 +8,7 @@ from binascii import b2a_base64
 
 from micropython import const
 
-from .errors import fail
+from .errors import INVALID_ARGUMENT, fail
 from .payload import STRINGS
 
 _CHUNK = const(768)  # bytes of payload at a time: 1024 of base64
@@ -34,7 +34,7 @@ def envelope_to_json(env):
                 source.at += size - p["size"]
                 source.size = p["size"]
             elif size != p["size"]:
-                raise fail("INVALID_ARGUMENT", "rewind", "it has another size now")
+                raise fail(INVALID_ARGUMENT, "rewind", "it has another size now")
         sources.append(source)
     return EnvelopeJSON(env, sources)
 
@@ -130,7 +130,7 @@ class EnvelopeJSON:
                     got = None
                     why = e
                 if not got:
-                    raise fail("INVALID_ARGUMENT", "source", dataname, why)
+                    raise fail(INVALID_ARGUMENT, "source", dataname, why)
                 at += got
             out = b2a_base64(buf if n == _CHUNK else buf[:n])
             stream.write(out, 0, len(out) - 1)  # not its line end
@@ -179,4 +179,4 @@ class Source:
                 raise OSError("it is not seekable")
             self.stream.seek(self.at)
         except (OSError, ValueError) as e:
-            raise fail("INVALID_ARGUMENT", "rewind", e)
+            raise fail(INVALID_ARGUMENT, "rewind", e)

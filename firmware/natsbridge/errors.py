@@ -1,14 +1,23 @@
-"""The one exception of this package.
-
-Codes of the walkthrough: INVALID_PAYLOAD_TYPE, UPLOAD_FAILED, DOWNLOAD_FAILED,
-INVALID_TRANSPORT, NATS_CONNECTION_FAILED, DESERIALIZATION_ERROR.
-Ours: PAYLOAD_TOO_LARGE, INVALID_ENVELOPE, INTEGRITY_ERROR, URL_NOT_ALLOWED, INVALID_ARGUMENT.
-"""
+"""The one exception of this package, its codes, and the room that the heap needs."""
 
 import gc
 import sys
 
 from micropython import const
+
+# Codes of the walkthrough. (A name costs the heap less than a string of more than 10 characters.)
+INVALID_PAYLOAD_TYPE = "INVALID_PAYLOAD_TYPE"
+UPLOAD_FAILED = "UPLOAD_FAILED"
+DOWNLOAD_FAILED = "DOWNLOAD_FAILED"
+INVALID_TRANSPORT = "INVALID_TRANSPORT"
+NATS_CONNECTION_FAILED = "NATS_CONNECTION_FAILED"
+DESERIALIZATION_ERROR = "DESERIALIZATION_ERROR"
+# Ours.
+PAYLOAD_TOO_LARGE = "PAYLOAD_TOO_LARGE"
+INVALID_ENVELOPE = "INVALID_ENVELOPE"
+INTEGRITY_ERROR = "INTEGRITY_ERROR"
+URL_NOT_ALLOWED = "URL_NOT_ALLOWED"
+INVALID_ARGUMENT = "INVALID_ARGUMENT"
 
 _ROOM = const(28672)  # bytes of free heap that either direction can do with
 
@@ -34,18 +43,20 @@ class NATSBridgeError(Exception):
         return response(self, send_to)
 
 
-def fail(code, text, *values, **details):
-    """The NATSBridgeError with the message that texts.py has under `text`."""
+def fail(code, key, *values, **details):
+    """The NATSBridgeError with the message that texts.py has for `key` under `code`."""
     gc.collect()
     try:
         from .texts import TEXTS
 
-        message = TEXTS[text] % values
+        text = TEXTS[code]
         TEXTS = None
         drop("texts")
+        at = text.index("\n" + key + ": ") + len(key) + 3
+        message = text[at : text.index("\n", at)] % values
     except MemoryError:
         gc.collect()
-        message = text + ": no heap left to say more"
+        message = key + ": no heap left to say more"
     return NATSBridgeError(code, message, details)
 
 

@@ -4,7 +4,7 @@ encoding json, escapes in base64, error responses. Loaded when it comes."""
 import json
 from io import BytesIO
 
-from .errors import Malformed, fail
+from .errors import DESERIALIZATION_ERROR, INVALID_ENVELOPE, Malformed, fail
 from .jsonpull import JsonPull
 from .payload import BYTE_TYPES
 from .reader import check_field
@@ -27,7 +27,7 @@ def hold(reader, item):
     if sink.folder is not None:
         item["target"] = sink.temporary()
     elif sink.sink:
-        raise fail("INVALID_ENVELOPE", "spool")
+        raise fail(INVALID_ENVELOPE, "spool")
     else:
         item["target"] = sink.open("", "", (reader.size - pull.taken()) // 4 * 3)
     item["spooled"] = True
@@ -76,7 +76,7 @@ def settle_held(reader, item):
     pull = JsonPull(BytesIO(data.encode() + b'"'), reader.buf)
     reader.decode(pull, item)
     if "\\" in data or not pull.at_end():
-        raise fail("DESERIALIZATION_ERROR", "base64", name)
+        raise fail(DESERIALIZATION_ERROR, "base64", name)
 
 
 def unspool(sink, item):

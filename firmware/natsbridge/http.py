@@ -10,7 +10,7 @@ import time
 
 from micropython import const
 
-from .errors import NATSBridgeError, drop
+from .errors import INVALID_ARGUMENT, NATSBridgeError, drop
 
 _MAX_LINE = const(4096)  # bytes of a line: proxies send long cookies and policies
 _MAX_LINES = const(64)  # of one answer: status and header lines, interim ones, trailers
@@ -151,7 +151,7 @@ class Connection:
         scheme, self.host, self.port, self.path = parse(url)
         if scheme != "http":
             raise NATSBridgeError(
-                "INVALID_ARGUMENT", url + ": this version of the firmware has no https; use http"
+                INVALID_ARGUMENT, url + ": this version of the firmware has no https; use http"
             )
         self.origin = origin(url)
         parse = origin = None

@@ -5,7 +5,7 @@ import time
 
 from micropython import const
 
-from .errors import NATSBridgeError
+from .errors import INVALID_ENVELOPE, NATSBridgeError
 from .log import timestamp, trace, uuid4
 from .protocol import is_subject
 
@@ -47,7 +47,7 @@ def answer(nc, msg, env, error, nack_subjects):
         not is_subject(subject)
         or (subject != msg.reply and not any(matches(p, subject) for p in nack_subjects))
         or subject[0] == "$"
-        or error.code == "INVALID_ENVELOPE"
+        or error.code == INVALID_ENVELOPE
         or "error" in env
         or env.get("msg_purpose") == "NACK"
         or any(matches(sub.subject, subject) for sub in nc._subs.values())

@@ -6,7 +6,7 @@ server lets bad ones vanish silently.
 
 import json
 
-from .errors import Malformed, fail
+from .errors import INVALID_ARGUMENT, Malformed, fail
 
 MAX_LINE = 65536  # bytes; INFO grows with connect_urls, so no tighter than this
 
@@ -73,4 +73,4 @@ def is_subject(subject, wildcards=False):
 def check_subject(subject, wildcards=False):
     """Raise INVALID_ARGUMENT if it can't."""
     if not is_subject(subject, wildcards):
-        raise fail("INVALID_ARGUMENT", "subject", subject)
+        raise fail(INVALID_ARGUMENT, "subject", subject)

@@ -8,7 +8,16 @@ from binascii import a2b_base64
 
 from micropython import const
 
-from .errors import Malformed, fail
+from .errors import (
+    DESERIALIZATION_ERROR,
+    INTEGRITY_ERROR,
+    INVALID_ENVELOPE,
+    INVALID_PAYLOAD_TYPE,
+    INVALID_TRANSPORT,
+    PAYLOAD_TOO_LARGE,
+    Malformed,
+    fail,
+)
 from .jsonpull import JsonPull
 from .payload import BYTE_TYPES, MAX_FIELD, MAX_METADATA, MAX_PAYLOADS, STRINGS, TYPES
 
@@ -56,8 +65,8 @@ class EnvelopeReader:
         except Malformed as e:
             why = e
         except MemoryError:
-            raise fail("PAYLOAD_TOO_LARGE", "env-heap", self.size)
-        raise fail("INVALID_ENVELOPE", "envelope", self.size, why)
+            raise fail(PAYLOAD_TOO_LARGE, "env-heap", self.size)
+        raise fail(INVALID_ENVELOPE, "envelope", self.size, why)
 
     def member(self, path, keys):
         """Read the value of the last key if it has a limit of its own, or is not for us."""
@@ -106,7 +115,7 @@ class EnvelopeReader:
             item["data"] = pull.value(self.size, 3)
             item["count"] = pull.taken() - n
             if pull.overflow:
-                raise fail("DESERIALIZATION_ERROR", "value", "", "JSON", "a number is too large")
+                raise fail(DESERIALIZATION_ERROR, "value", "", "JSON", "a number is too large")
             return
         pull.pos += 1
         if known and item["transport"] == "direct" and item["encoding"] != "json":
@@ -130,9 +139,9 @@ class EnvelopeReader:
         transport = item["transport"]
         direct = transport == "direct"
         if payload_type not in TYPES:
-            raise fail("INVALID_PAYLOAD_TYPE", "type", name, payload_type, ", ".join(TYPES))
+            raise fail(INVALID_PAYLOAD_TYPE, "type", name, payload_type, ", ".join(TYPES))
         if not direct and transport != "link":
-            raise fail("INVALID_TRANSPORT", "transport", name, transport)
+            raise fail(INVALID_TRANSPORT, "transport", name, transport)
         encoding = item.get("encoding") or ("base64" if direct else "none")
         if not direct:
             good = encoding == "none"
@@ -151,7 +160,7 @@ class EnvelopeReader:
                 raise Malformed("size is %r, not a number of bytes" % size)
             self.sink.check(name, size)
             if direct and encoding != "json" and size > self.size // 4 * 3:
-                raise fail("INTEGRITY_ERROR", "claim", name, size, self.size)
+                raise fail(INTEGRITY_ERROR, "claim", name, size, self.size)
 
     def _settle(self, item):
         """The envelope is read: bring what was held or spooled to its target."""
@@ -179,7 +188,7 @@ class EnvelopeReader:
 
                 settle_held(self, item)
             if size is not None and item["count"] != size:
-                raise fail("INTEGRITY_ERROR", "size", name, item["count"], size)
+                raise fail(INTEGRITY_ERROR, "size", name, item["count"], size)
             if "spooled" in item:
                 from .foreign import unspool
 
@@ -190,7 +199,7 @@ class EnvelopeReader:
         """Check `n` bytes against what was said and what is allowed."""
         name = item.get("dataname") or ""
         if size is not None and n > size:
-            raise fail("INTEGRITY_ERROR", "size", name, n, size)
+            raise fail(INTEGRITY_ERROR, "size", name, n, size)
         self.sink.check(name, n)
 
     def decode(self, pull, item):
@@ -218,7 +227,7 @@ class EnvelopeReader:
                     if not padded or len(out) != n // 4 * 3 - padded:
                         if pull is self.pull and min(part) < 32:
                             raise Malformed("a control character in a string")
-                        raise fail("DESERIALIZATION_ERROR", "base64", name)
+                        raise fail(DESERIALIZATION_ERROR, "base64", name)
                 count += len(out)
                 self.count(item, count, size)
                 write(out)
@@ -237,7 +246,7 @@ class EnvelopeReader:
                 from .foreign import fold_escape
 
                 if buf[stop] == _QUOTE or not fold_escape(pull, stop):
-                    raise fail("DESERIALIZATION_ERROR", "base64", name)
+                    raise fail(DESERIALIZATION_ERROR, "base64", name)
 
 
 def check_field(key, v):

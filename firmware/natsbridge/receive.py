@@ -1,7 +1,7 @@
 """smartreceive: the envelope first, whatever its size, then the links."""
 
 from .client import Msg
-from .errors import LINK_PARTS, NATSBridgeError, fail, make_room
+from .errors import INVALID_ARGUMENT, LINK_PARTS, NATSBridgeError, fail, make_room
 from .log import trace
 from .sink import Sink
 from .stream import until
@@ -47,7 +47,7 @@ def smartreceive(
     NATS_CONNECTION_FAILED.
     """
     if not isinstance(msg, Msg):
-        raise fail("INVALID_ARGUMENT", "msg", msg)
+        raise fail(INVALID_ARGUMENT, "msg", msg)
     nc = nats_connection or msg.connection
     deadline = until(timeout)
     msg.rewind()
@@ -101,7 +101,7 @@ def smartreceive(
         if reader:
             env = reader.env
         if isinstance(e, OSError):
-            e = fail("INVALID_ARGUMENT", "sink-io", e)
+            e = fail(INVALID_ARGUMENT, "sink-io", e)
         if isinstance(e, NATSBridgeError):
             e.details.setdefault("correlation_id", env.get("correlation_id", ""))
             if nack:

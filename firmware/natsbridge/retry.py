@@ -8,7 +8,7 @@ correlation_id.
 import os
 import time
 
-from .errors import NATSBridgeError
+from .errors import URL_NOT_ALLOWED, NATSBridgeError
 from .http import Fault
 from .log import trace
 from .urls import allowed
@@ -87,6 +87,6 @@ def redirection(connection, job, left):
     if job.allow:
         job.allow(to)
     elif not allowed(to, (connection.origin,)):
-        job.code = "URL_NOT_ALLOWED"
+        job.code = URL_NOT_ALLOWED
         raise error(job, "it is redirected to another server, " + to, {"location": to})
     return to

@@ -8,7 +8,7 @@ import os
 
 from micropython import const
 
-from .errors import fail
+from .errors import DESERIALIZATION_ERROR, INVALID_ARGUMENT, PAYLOAD_TOO_LARGE, fail
 from .payload import BYTE_TYPES, is_table
 
 _SMALL = const(2048)  # bytes
@@ -29,19 +29,19 @@ class Sink:
         self.limit = limit
         self.files = []
         if self.sink and not callable(self.sink):
-            raise fail("INVALID_ARGUMENT", "sink")
+            raise fail(INVALID_ARGUMENT, "sink")
         if self.folder is not None:
             try:
                 good = os.stat(self.folder)[0] & 0x4000
             except OSError:
                 good = False
             if not good:
-                raise fail("INVALID_ARGUMENT", "folder", self.folder)
+                raise fail(INVALID_ARGUMENT, "folder", self.folder)
 
     def check(self, dataname, size):
         """Raise PAYLOAD_TOO_LARGE if `size` bytes are over the limit."""
         if self.limit is not None and size > self.limit:
-            raise fail("PAYLOAD_TOO_LARGE", "limit", dataname, size, self.limit, size=size)
+            raise fail(PAYLOAD_TOO_LARGE, "limit", dataname, size, self.limit, size=size)
 
     def open(self, dataname, payload_type, size):
         """The target of a payload of `size` bytes; None for memory, if `size` is None."""
@@ -59,7 +59,7 @@ class Sink:
                 raise MemoryError
             return Target(bytearray(size), memory=True)
         except MemoryError:
-            raise fail("PAYLOAD_TOO_LARGE", "heap", size, gc.mem_free(), size=size)
+            raise fail(PAYLOAD_TOO_LARGE, "heap", size, gc.mem_free(), size=size)
 
     def temporary(self):
         """A target in the folder, under a temporary name."""
@@ -159,4 +159,4 @@ def load(data, dataname, payload_type):
         why = "cut off"
     except ValueError as e:
         why = e
-    raise fail("DESERIALIZATION_ERROR", "value", dataname, payload_type, why, dataname=dataname)
+    raise fail(DESERIALIZATION_ERROR, "value", dataname, payload_type, why, dataname=dataname)

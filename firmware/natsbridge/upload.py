@@ -11,7 +11,7 @@ from binascii import hexlify
 
 from micropython import const
 
-from .errors import NATSBridgeError
+from .errors import UPLOAD_FAILED, NATSBridgeError
 from .http import Connection, Fault
 from .log import trace
 
@@ -71,7 +71,7 @@ def upload_links(
 
                 answer = upload_by(handler, url, name, source, value)
         except NATSBridgeError as e:
-            if not fallback_direct or source.size is None or e.code != "UPLOAD_FAILED":
+            if not fallback_direct or source.size is None or e.code != UPLOAD_FAILED:
                 raise
             msg_json.link(i, links[i])
             if len(msg_json) > nc.max_payload:
@@ -143,7 +143,7 @@ def _tidy(job, kept):
 class _Upload:
     """One upload of one file, with as many attempts as it takes."""
 
-    code = "UPLOAD_FAILED"
+    code = UPLOAD_FAILED
     tries = 1
     id = ""
 

@@ -6,13 +6,13 @@ parser can read the same URL differently.
 
 from micropython import const
 
-from .errors import NATSBridgeError
+from .errors import INVALID_ARGUMENT, URL_NOT_ALLOWED, NATSBridgeError
 
 _MAX_URL = const(1024)  # as for every string of an envelope
 _HEX = "0123456789abcdef"
 
 
-def parse(url, code="INVALID_ARGUMENT"):
+def parse(url, code=INVALID_ARGUMENT):
     """The parts of an http or https URL: (scheme, host, port, path).
 
     `host` is in lower case, an IPv6 address without its brackets. `path` begins with "/", has its
@@ -93,7 +93,7 @@ def allowed(url, prefixes):
 
     Raises URL_NOT_ALLOWED if `url` itself is refused, INVALID_ARGUMENT if a prefix is.
     """
-    parts = parse(url, "URL_NOT_ALLOWED")
+    parts = parse(url, URL_NOT_ALLOWED)
     path = parts[3].split("?")[0] + "/"
     for prefix in prefixes:
         base = parse(prefix)

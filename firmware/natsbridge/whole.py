@@ -6,6 +6,8 @@ import io
 
 from micropython import const
 
+from .errors import PAYLOAD_TOO_LARGE
+
 _RESERVE = const(4096)  # bytes of heap that a file in memory must leave free
 
 
@@ -24,7 +26,7 @@ def read_whole(connection, job):
         data = _read(body) if length is None else _read(body, length)
     except MemoryError:
         free = gc.mem_free()
-        raise job.error("PAYLOAD_TOO_LARGE", "it does not fit the heap (%d bytes free)" % free)
+        raise job.error(PAYLOAD_TOO_LARGE, "it does not fit the heap (%d bytes free)" % free)
     job.end(len(data), hashlib.sha256(data))
     return data
 
