@@ -20,7 +20,26 @@ def compose(env, data, size_threshold):
 
     Raises INVALID_ARGUMENT, INVALID_PAYLOAD_TYPE for what a receiver would refuse.
     """
-    _check(env, data, size_threshold)
+    for key in STRINGS:
+        _check_field(key, env[key])
+    metadata = env["metadata"]
+    if not isinstance(metadata, dict) or check_json(metadata, 1):
+        raise fail(INVALID_ARGUMENT, "metadata")
+    if env["timestamp"] < "2024":  # older than this line: nobody has set the clock
+        env["metadata"] = metadata = dict(metadata, clock="unset")
+    if len(_dump(metadata)) > MAX_METADATA:
+        raise fail(INVALID_ARGUMENT, "metadata")
+    # A bool is an int to CPython, where the tests run this too.
+    if isinstance(size_threshold, bool) or not isinstance(size_threshold, int):
+        size_threshold = -1
+    if size_threshold < 0:
+        raise fail(INVALID_ARGUMENT, "threshold")
+    if not isinstance(data, (list, tuple)) or len(data) > MAX_PAYLOADS:
+        raise fail(INVALID_ARGUMENT, "payloads")
+    for p in data:
+        if not isinstance(p, (list, tuple)) or len(p) != 3:
+            raise fail(INVALID_ARGUMENT, "payloads")
+        _check_field("dataname", p[0])
     sources = []
     for dataname, value, payload_type in data:
         source = open_source(dataname, value, payload_type)
@@ -40,40 +59,13 @@ def compose(env, data, size_threshold):
     return sources
 
 
-def _check(env, data, size_threshold):
-    """Raise INVALID_ARGUMENT for what a receiver would refuse."""
-    for key in STRINGS:
-        _check_field(key, env[key])
-    why = None
-    if not isinstance(env["metadata"], dict):
-        why = "metadata is not a dict"
-    else:
-        why = check_json(env["metadata"], 1)
-        if why:
-            why = "metadata is " + why
-        elif len(json.dumps(env["metadata"], separators=(",", ":")).encode()) > MAX_METADATA:
-            why = "metadata has more than %d bytes of JSON" % MAX_METADATA
-    if (
-        isinstance(size_threshold, bool)
-        or not isinstance(size_threshold, int)
-        or size_threshold < 0
-    ):
-        why = "size_threshold is %r, not a number of bytes" % size_threshold
-    if not isinstance(data, (list, tuple)) or len(data) > MAX_PAYLOADS:
-        why = "data is not a list of at most %d payloads" % MAX_PAYLOADS
-    else:
-        for p in data:
-            if not isinstance(p, (list, tuple)) or len(p) != 3:
-                why = "a payload is not (dataname, value, payload_type)"
-            else:
-                _check_field("dataname", p[0])
-    if why:
-        raise fail(INVALID_ARGUMENT, "argument", why)
-
-
 def _check_field(key, value):
     if not isinstance(value, str) or len(value.encode()) > MAX_FIELD:
         raise fail(INVALID_ARGUMENT, "field", key, MAX_FIELD)
+
+
+def _dump(value):
+    return json.dumps(value, separators=(",", ":")).encode()
 
 
 def choose_links(msg_json, threshold, max_payload):
@@ -112,34 +104,30 @@ def open_source(dataname, value, payload_type):
             return Source(flat(value))
         except TypeError:
             pass  # not bytes-like
-    why = None
+    key = "mismatch"
     if hasattr(value, "readinto"):
         if not hasattr(value, "read") or not isinstance(value.read(0), str):
             return Source(value)
-        why = "a text stream; open the file with 'rb'"
-    elif payload_type == "text":
-        if isinstance(value, str):
+        key = "stream"
+    elif isinstance(value, str):
+        if payload_type == "text":
             return Source(value.encode())
-    elif payload_type in BYTE_TYPES:
-        if isinstance(value, str):
-            why = "a str; to send a file, pass open(path, 'rb')"
-    else:
-        why = check_json(value)
-        if payload_type == "jsontable" and not is_table(value):
-            why = "no list of dicts"
-        if not why:
-            return Source(json.dumps(value, separators=(",", ":")).encode())
-    raise fail(
-        INVALID_PAYLOAD_TYPE,
-        "mismatch",
-        dataname,
-        payload_type,
-        why or "a " + type(value).__name__,
-    )
+        if payload_type == "dictionary":
+            return Source(_dump(value))
+        if payload_type in BYTE_TYPES:
+            key = "str"
+    elif payload_type != "text" and payload_type not in BYTE_TYPES:
+        if payload_type == "dictionary" or is_table(value):
+            why = check_json(value)
+            if not why:
+                return Source(_dump(value))
+            raise fail(INVALID_PAYLOAD_TYPE, "json", dataname, payload_type, why)
+        key = "table"
+    raise fail(INVALID_PAYLOAD_TYPE, key, dataname, payload_type, type(value).__name__)
 
 
 def check_json(value, depth=0):
-    """Why `value`, inside `depth` containers, is no JSON value, or None.
+    """What in `value`, inside `depth` containers, is no JSON value, as text; None: nothing.
 
     (json.dumps writes nan, objects and bytes as text: measured.)
     """
@@ -149,7 +137,7 @@ def check_json(value, depth=0):
             if isinstance(v, dict):
                 for key in v:
                     if not isinstance(key, str):
-                        return "a dict with the key %r, which is no str" % (key,)
+                        return "key %r" % (key,)
                 inner = iter(v.values())
             elif isinstance(v, (list, tuple)):
                 inner = iter(v)
@@ -157,12 +145,12 @@ def check_json(value, depth=0):
                 continue
             elif isinstance(v, (int, float)):
                 if v - v != 0 or not -_BIG < v < _BIG and isinstance(v, int):
-                    return "%r, which JSON or its readers do not take" % v
+                    return "number %r" % v
                 continue
             else:
-                return "or holds a " + type(v).__name__
+                return type(v).__name__
             if depth + len(path) > _MAX_DEPTH:
-                return "nested deeper than 32 levels"
+                return "more than 32 levels"
             path.append(inner)
             break
         else:

@@ -7,7 +7,7 @@ from io import BytesIO
 from .errors import DESERIALIZATION_ERROR, INVALID_ENVELOPE, Malformed, fail
 from .jsonpull import JsonPull
 from .payload import BYTE_TYPES
-from .reader import check_field
+from .reader import check_field, check_type
 from .stream import find
 
 
@@ -16,10 +16,10 @@ def hold(reader, item):
     if item["target"] is open for the base64 to come."""
     pull = reader.pull
     if _string_fits(pull):
-        item["data"] = pull.string(len(reader.buf))
+        item["data"] = pull.string(len(reader.pull.buf))
         return True
     if item.get("transport") == "link" or find(pull.buf, b"://", 0, 16) >= 0:
-        raise Malformed("a URL of more than 1024 bytes")
+        raise Malformed("bad data")
     if item.get("encoding") == "json" or pull.peek() in b'{["\\':  # JSON text, not base64
         item["data"] = pull.string(reader.size)
         return True
@@ -71,9 +71,9 @@ def settle_held(reader, item):
     name = item["dataname"]
     data = item["data"]
     if type(data) is not str:
-        raise Malformed("the data of %r is not a string" % name)
+        raise Malformed("bad data")
     item["target"] = reader.sink.open(name, item["payload_type"], (len(data) + 3) // 4 * 3)
-    pull = JsonPull(BytesIO(data.encode() + b'"'), reader.buf)
+    pull = JsonPull(BytesIO(data.encode() + b'"'), reader.pull.buf)
     reader.decode(pull, item)
     if "\\" in data or not pull.at_end():
         raise fail(DESERIALIZATION_ERROR, "base64", name)
@@ -103,7 +103,7 @@ def settle_json(reader, item):
     data = item["data"]
     n = item.get("count")
     if "target" in item or (item["payload_type"] == "text" and type(data) is not str):
-        raise Malformed("the data of %r is not what its encoding json says" % name)
+        raise Malformed("bad data")
     if type(data) is not str:
         data = json.dumps(data)
     data = data.encode()
@@ -114,16 +114,16 @@ def settle_json(reader, item):
 
 def check_error(env):
     """Check and complete an error response."""
+    check_type(env, "error", dict)
     error = env["error"]
-    if type(error) is not dict:
-        raise Malformed("error is not an object")
     env["error"] = error = {
         "code": error.get("code"),
         "message": "" if error.get("message") is None else error["message"],
         "details": {} if error.get("details") is None else error["details"],
     }
-    check_field("error.code", error["code"] or None)
-    check_field("error.message", error["message"])
-    if type(error["details"]) is not dict or env.get("payloads"):
-        raise Malformed("error.details is no object, or payloads are beside the error")
+    check_field("code", error["code"] or None)
+    check_field("message", error["message"])
+    check_type(error, "details", dict)
+    if env.get("payloads"):
+        raise Malformed("bad error")
     env["payloads"] = []

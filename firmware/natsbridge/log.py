@@ -8,6 +8,7 @@ import time
 from binascii import hexlify
 
 enabled = False
+run = ""  # this run of the program, in the names of its temporary files: see files.py
 
 
 def trace(correlation_id, text):

@@ -23,9 +23,9 @@ from .payload import BYTE_TYPES, MAX_FIELD, MAX_METADATA, MAX_PAYLOADS, STRINGS,
 
 _MAX_SIZE = const(9007199254740992)  # 2**53, what every JSON reader holds exactly
 _TEXT = const(6146)  # bytes of JSON text that a field of 1,024 bytes can have, escaped
+_KEYS = ("dataname", "payload_type", "transport", "encoding", "size")
 _EQUALS = const(61)
 _QUOTE = const(34)
-_PAYLOAD = ("id", "dataname", "payload_type", "transport", "encoding", "size", "data", "metadata")
 
 
 class EnvelopeReader:
@@ -37,8 +37,7 @@ class EnvelopeReader:
 
     def __init__(self, source, size, sink, on_progress=None, buf=None):
         # A multiple of 4, so that a full buffer is decoded as it is.
-        self.buf = buf or bytearray(1024)
-        self.pull = JsonPull(source, self.buf)
+        self.pull = JsonPull(source, buf or bytearray(1024))
         self.size = size
         self.sink = sink
         self.on_progress = on_progress
@@ -54,19 +53,36 @@ class EnvelopeReader:
         try:
             env = pull.value(self.size, 0, True, self.member)
             pull.finish()
-            if pull.overflow:
-                raise Malformed("a number is too large")
-            _check_envelope(env)
+            self.check(env)
             for item in env["payloads"]:
-                self._settle(item)
+                self.settle(item)
             return env
-        except EOFError:
-            why = "it ends early"
         except Malformed as e:
             why = e
         except MemoryError:
             raise fail(PAYLOAD_TOO_LARGE, "env-heap", self.size)
         raise fail(INVALID_ENVELOPE, "envelope", self.size, why)
+
+    def check(self, env):
+        """Check and complete the fields of the envelope itself."""
+        if self.pull.overflow:
+            raise Malformed("bad number")
+        if type(env) is not dict:
+            raise Malformed("no object")
+        for key in STRINGS:
+            if env.get(key) is None:
+                env[key] = ""
+            check_field(key, env[key])
+        if env.get("metadata") is None:
+            env["metadata"] = {}
+        if env.get("error") is not None:
+            from .foreign import check_error
+
+            check_error(env)
+        else:
+            env.pop("error", None)
+        check_type(env, "payloads", list)
+        check_type(env, "metadata", dict)
 
     def member(self, path, keys):
         """Read the value of the last key if it has a limit of its own, or is not for us."""
@@ -83,16 +99,16 @@ class EnvelopeReader:
         elif keys[0] != "payloads":
             return False
         elif depth == 3:
-            known = key in _PAYLOAD
+            known = key == "id" or key == "data" or key == "metadata" or key in _KEYS
             if len(path[1]) == MAX_PAYLOADS:
-                raise Malformed("more than %d payloads" % MAX_PAYLOADS)
+                raise Malformed("too many")
         else:
             known = depth == 4 and (key == "sha256" or key == "removable")
         if not known:
             pull.value(0, depth, False)
             return True
         if key in box:
-            raise Malformed("%s stands twice" % key)
+            raise Malformed(key + " twice")
         if depth == 3 and key == "data":
             self.data(box)
         elif key == "payloads" or (depth == 3 and key == "metadata"):
@@ -106,10 +122,10 @@ class EnvelopeReader:
         pull = self.pull
         item["data"] = None
         known = True
-        for key in ("dataname", "payload_type", "transport", "encoding", "size"):
+        for key in _KEYS:
             known = known and item.get(key) is not None
         if known:
-            self.check(item)
+            self.check_item(item)
         if pull.token() != _QUOTE:
             n = pull.taken()
             item["data"] = pull.value(self.size, 3)
@@ -127,7 +143,7 @@ class EnvelopeReader:
                 return
         self.decode(pull, item)
 
-    def check(self, item):
+    def check_item(self, item):
         """Required keys, type, transport, encoding and size, in this order."""
         for key in ("id", "dataname", "payload_type", "transport", "encoding"):
             v = item.get(key)
@@ -152,32 +168,37 @@ class EnvelopeReader:
                 encoding == "base64"
             )
         if not good:
-            raise Malformed("a %s by %s in the encoding %r" % (payload_type, transport, encoding))
+            raise Malformed("bad encoding")
         item["encoding"] = encoding
         size = item.get("size")
         if size is not None:
             if type(size) is not int or not 0 <= size <= _MAX_SIZE:
-                raise Malformed("size is %r, not a number of bytes" % size)
+                raise Malformed("bad size")
             self.sink.check(name, size)
             if direct and encoding != "json" and size > self.size // 4 * 3:
                 raise fail(INTEGRITY_ERROR, "claim", name, size, self.size)
 
-    def _settle(self, item):
+    def settle(self, item):
         """The envelope is read: bring what was held or spooled to its target."""
-        if type(item) is not dict:
-            raise Malformed("a payload is not an object")
-        if "data" not in item:
-            raise Malformed("a payload has no data")
-        self.check(item)
-        name = item["dataname"]
-        payload_type = item["payload_type"]
-        size = item.get("size")
+        if type(item) is not dict or "data" not in item:
+            raise Malformed("bad data")
+        self.check_item(item)
         if item.get("metadata") is None:
             item["metadata"] = {}
-        _check_metadata(item["metadata"])
+        check_type(item, "metadata", dict)
+        metadata = item["metadata"]
+        digest = metadata.get("sha256")
+        if digest is not None and (
+            type(digest) is not str or len(digest) != 64 or digest.strip("0123456789abcdefABCDEF")
+        ):
+            raise Malformed("bad sha256")
+        if metadata.get("removable") is not None:
+            check_type(metadata, "removable", bool)
         if item["transport"] == "link":
-            check_field("the URL in data", item["data"])
+            check_field("data", item["data"])
             return
+        name = item["dataname"]
+        size = item.get("size")
         if item["encoding"] == "json":
             from .foreign import settle_json
 
@@ -193,7 +214,7 @@ class EnvelopeReader:
                 from .foreign import unspool
 
                 unspool(self.sink, item)
-        item["target"].finish(name, payload_type)
+        item["target"].finish(name, item["payload_type"])
 
     def count(self, item, n, size):
         """Check `n` bytes against what was said and what is allowed."""
@@ -226,7 +247,7 @@ class EnvelopeReader:
                         padded = 2 if part[n - 2] == _EQUALS else 1
                     if not padded or len(out) != n // 4 * 3 - padded:
                         if pull is self.pull and min(part) < 32:
-                            raise Malformed("a control character in a string")
+                            raise Malformed("bad string")
                         raise fail(DESERIALIZATION_ERROR, "base64", name)
                 count += len(out)
                 self.count(item, count, size)
@@ -237,7 +258,7 @@ class EnvelopeReader:
                     progress(name, count, size)
             elif stop == pull.end:
                 if not pull.refill():
-                    raise EOFError
+                    raise Malformed("cut off")
             elif buf[stop] == _QUOTE and stop == pull.pos:
                 pull.pos += 1
                 item["count"] = count
@@ -250,39 +271,12 @@ class EnvelopeReader:
 
 
 def check_field(key, v):
+    """Raise Malformed unless the value of `key` is a string of at most 1,024 bytes."""
     if type(v) is not str or len(v.encode()) > MAX_FIELD:
-        raise Malformed("%s is missing, no string, or over %d bytes" % (key, MAX_FIELD))
+        raise Malformed("bad " + key)
 
 
-def _check_envelope(env):
-    """Check and complete the fields of the envelope itself."""
-    if type(env) is not dict:
-        raise Malformed("it is not an object")
-    for key in STRINGS:
-        if env.get(key) is None:
-            env[key] = ""
-        check_field(key, env[key])
-    if env.get("metadata") is None:
-        env["metadata"] = {}
-    if env.get("error") is not None:
-        from .foreign import check_error
-
-        check_error(env)
-    else:
-        env.pop("error", None)
-    if type(env.get("payloads")) is not list or type(env["metadata"]) is not dict:
-        raise Malformed("payloads is missing or no list, or metadata is no object")
-
-
-def _check_metadata(metadata):
-    """Check the metadata of a payload that a receiver uses."""
-    if type(metadata) is not dict:
-        raise Malformed("metadata is not an object")
-    digest = metadata.get("sha256")
-    if digest is not None and (
-        type(digest) is not str or len(digest) != 64 or digest.strip("0123456789abcdefABCDEF")
-    ):
-        raise Malformed("sha256 is not 64 hexadecimal digits")
-    removable = metadata.get("removable")
-    if removable is not None and type(removable) is not bool:
-        raise Malformed("removable is not true or false")
+def check_type(box, key, kind):
+    """Raise Malformed unless ``box[key]`` is a `kind`."""
+    if type(box.get(key)) is not kind:
+        raise Malformed("bad " + key)

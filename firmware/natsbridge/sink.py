@@ -8,7 +8,7 @@ import os
 
 from micropython import const
 
-from .errors import DESERIALIZATION_ERROR, INVALID_ARGUMENT, PAYLOAD_TOO_LARGE, fail
+from .errors import DESERIALIZATION_ERROR, INVALID_ARGUMENT, PAYLOAD_TOO_LARGE, Malformed, fail
 from .payload import BYTE_TYPES, is_table
 
 _SMALL = const(2048)  # bytes
@@ -63,7 +63,9 @@ class Sink:
 
     def temporary(self):
         """A target in the folder, under a temporary name."""
-        path = "%s/.%s.part" % (self.folder, "".join("%02x" % b for b in os.urandom(6)))
+        from .files import temporary
+
+        path = temporary(self.folder)
         target = Target(open(path, "wb"), path)
         self.files.append(target)
         return target
@@ -143,7 +145,7 @@ def load(data, dataname, payload_type):
 
         if payload_type == "text":
             if data and check_utf8(data, 0):
-                raise EOFError
+                raise Malformed("cut off")
             return str(data, "utf-8")
         from io import BytesIO
 
@@ -151,12 +153,10 @@ def load(data, dataname, payload_type):
         value = pull.value(len(data))
         pull.finish()
         if pull.overflow:
-            raise ValueError("it has a number that is too large")
+            raise Malformed("bad number")
         if payload_type == "dictionary" or is_table(value):
             return value
         why = "no list of objects"
-    except EOFError:
-        why = "cut off"
-    except ValueError as e:
+    except Malformed as e:
         why = e
     raise fail(DESERIALIZATION_ERROR, "value", dataname, payload_type, why, dataname=dataname)

@@ -23,9 +23,11 @@ busy: the connection is in the middle of a message: let on_progress and sources 
 or use another connection
 field: %s is not a str of at most %d bytes
 folder: the folder %r does not exist; make it first
+metadata: metadata must be a dict of JSON values, at most 4096 bytes of them
 msg: smartreceive takes a Msg, as next() returns it, not %r
 msg-gone: the message on %s is no longer there: it was read already, or another call read past it; \
 use a large message before the next call
+payloads: data must be a list of at most 64 payloads (dataname, value, payload_type)
 rewind: a source can't be read again: %s; pass bytes or a seekable file
 scheme: the server's URL begins with %s://; this version connects to nats:// only
 server: server %r has no host and port; write nats://host:4222
@@ -36,11 +38,17 @@ source: the source of payload %r failed while it was sent (%s); the message was 
 and the next call connects again
 subject: subject %r can't be used; use dotted words such as 'lab.camera': no white space, no control \
 character, no empty word, and wildcards only to subscribe
+threshold: size_threshold must be a number of bytes, 0 or more
 unsized: %s needs the size of its data; pass bytes or a seekable file
 unsubbed: the subscription to %s has ended; subscribe again
 """,
     INVALID_PAYLOAD_TYPE: """
-mismatch: payload %r can't be sent as %s: it is %s
+json: payload %r can't be sent as %s: JSON takes no %s (keys are str; numbers are finite and of at \
+most 63 digits; at most 32 levels)
+mismatch: payload %r can't be sent as %s: it is a %s
+str: payload %r can't be sent as %s: it is a %s; to send a file, pass open(path, 'rb')
+stream: payload %r can't be sent as %s: it is a text stream, a %s; open the file with 'rb'
+table: payload %r can't be sent as %s: it is a %s, but no list of dicts
 type: payload %r has the unknown type %r; use one of %s
 """,
     INVALID_TRANSPORT: """

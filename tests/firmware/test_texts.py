@@ -21,10 +21,18 @@ def texts() -> dict[tuple[str, str], str]:
     return found
 
 
-def keys(node: ast.expr) -> list[str]:
-    """The keys that an argument can be: a constant, or a choice between two."""
+def keys(node: ast.expr, tree: ast.Module) -> list[str]:
+    """The keys that an argument can be: a constant, a choice, or a variable given constants."""
     if isinstance(node, ast.IfExp):
-        return keys(node.body) + keys(node.orelse)
+        return keys(node.body, tree) + keys(node.orelse, tree)
+    if isinstance(node, ast.Name):
+        return [
+            n.value.value
+            for n in ast.walk(tree)
+            if isinstance(n, ast.Assign)
+            and getattr(n.targets[0], "id", "") == node.id
+            and isinstance(n.value, ast.Constant)
+        ]
     return [ast.literal_eval(node)]
 
 
@@ -32,11 +40,12 @@ def test_every_text_is_used_with_as_many_values_as_it_takes() -> None:
     known = texts()
     used = set()
     for path in sorted(FIRMWARE.glob("natsbridge/*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
+        tree = ast.parse(path.read_text())
+        for node in ast.walk(tree):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "fail":
                 code, key, *values = node.args
                 assert isinstance(code, ast.Name), (path.name, node.lineno)
-                for name in keys(key):
+                for name in keys(key, tree):
                     places = len(re.findall("%[srd]", known[code.id, name]))
                     assert len(values) == places, (path.name, node.lineno, name)
                     used.add((code.id, name))
