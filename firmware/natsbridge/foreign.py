@@ -29,14 +29,14 @@ def hold(reader, item):
     elif sink.sink:
         raise fail(INVALID_ENVELOPE, "spool")
     else:
-        item["target"] = sink.open("", "", (reader.size - pull.taken()) // 4 * 3)
+        item["target"] = sink.open("", "", (reader.size - pull.tell()) // 4 * 3)
     item["spooled"] = True
     return False
 
 
 def _string_fits(pull):
     """Fill the buffer: whether the string at its beginning ends in it."""
-    pull.refill()
+    pull.fill()
     at = -1
     while True:
         at = find(pull.buf, b'"', at + 1, pull.end)
@@ -54,7 +54,7 @@ def fold_escape(pull, stop):
     that is not of the base64 alphabet."""
     if pull.end - stop < 6:
         stop -= pull.pos
-        pull.refill()
+        pull.fill()
     head = bytes(pull.view[pull.pos : stop])
     pull.pos = stop
     c = pull.escape()

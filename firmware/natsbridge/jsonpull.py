@@ -12,7 +12,7 @@ from micropython import const
 from .errors import Malformed
 from .stream import find
 
-MAX_DEPTH = 32  # levels of nesting
+_MAX_DEPTH = const(32)  # levels of nesting
 _MAX_NUMBER = const(64)  # characters of a number
 _QUOTE = const(34)
 _COMMA = const(44)
@@ -37,11 +37,11 @@ class JsonPull:
         self.overflow = False  # a number was too large for this port's floats
         self._before = 0  # bytes of the text before buf[0], without what could be shorter
 
-    def taken(self):
+    def tell(self):
         """Bytes of the text consumed so far, were it written in the shortest form."""
         return self._before + self.pos
 
-    def refill(self):
+    def fill(self):
         """Fill the buffer, from `pos` on, as far as the source goes: False if nothing came."""
         self._before += self.pos
         rest = self.end - self.pos
@@ -60,7 +60,7 @@ class JsonPull:
 
     def at_end(self):
         """Whether nothing follows."""
-        return self.pos == self.end and not self.refill()
+        return self.pos == self.end and not self.fill()
 
     def peek(self):
         """The next byte, not consumed."""
@@ -112,11 +112,11 @@ class JsonPull:
                 self.pos += 1
                 return str(out, "utf-8")
             else:
-                n = self.taken()
+                n = self.tell()
                 c = self.escape()
                 part = c.encode()
                 # Counted is the shortest text: an escape only where JSON must have one.
-                self._before -= self.taken() - n - len(dumps(c).encode()) + 2
+                self._before -= self.tell() - n - len(dumps(c).encode()) + 2
             if keep:
                 out += part
                 if len(out) > limit:
@@ -173,18 +173,18 @@ class JsonPull:
         """
         path = []  # the containers that are open, outermost first
         keys = []  # the key at which each of them is being filled, None in a list
-        limit += self.taken()
+        limit += self.tell()
         while True:
             consumed = False
             if path and type(path[-1]) is dict:
                 self.expect(_QUOTE)
-                keys[-1] = self.string(limit - self.taken(), keep)
+                keys[-1] = self.string(limit - self.tell(), keep)
                 self.expect(_COLON)
                 consumed = member is not None and member(path, keys)
             if not consumed:
                 c = self.token()
                 if c == _LBRACE or c == _LBRACKET:
-                    if depth + len(path) == MAX_DEPTH:
+                    if depth + len(path) == _MAX_DEPTH:
                         raise Malformed("too deep")
                     v = {} if c == _LBRACE else []
                     self.pos += 1
@@ -195,14 +195,14 @@ class JsonPull:
                     self.pos += 1
                 elif c == _QUOTE:
                     self.pos += 1
-                    v = self.string(limit - self.taken(), keep)
+                    v = self.string(limit - self.tell(), keep)
                 else:
                     v = self._scalar(keep)
             # The value is whole: put it into its container, and close what ends here.
             while path:
                 key = keys[-1]
                 if keep and not consumed:
-                    if self.taken() > limit:
+                    if self.tell() > limit:
                         raise Malformed("too long")
                     if key is None:
                         path[-1].append(v)
@@ -218,7 +218,7 @@ class JsonPull:
                 keys.pop()
                 v = path.pop()
             else:
-                if keep and self.taken() > limit:
+                if keep and self.tell() > limit:
                     raise Malformed("too long")
                 return v
 

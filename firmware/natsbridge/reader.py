@@ -127,9 +127,9 @@ class EnvelopeReader:
         if known:
             self.check_item(item)
         if pull.token() != _QUOTE:
-            n = pull.taken()
+            n = pull.tell()
             item["data"] = pull.value(self.size, 3)
-            item["count"] = pull.taken() - n
+            item["count"] = pull.tell() - n
             if pull.overflow:
                 raise fail(DESERIALIZATION_ERROR, "value", "", "JSON", "a number is too large")
             return
@@ -228,6 +228,10 @@ class EnvelopeReader:
         name = item.get("dataname")
         write = item["target"].write
         size = item.get("size")
+        most = self.size  # the limit that comes first
+        for limit in (size, self.sink.limit):
+            if limit is not None and limit < most:
+                most = limit
         progress = self.on_progress
         buf = pull.buf
         count = 0
@@ -250,14 +254,15 @@ class EnvelopeReader:
                             raise Malformed("bad string")
                         raise fail(DESERIALIZATION_ERROR, "base64", name)
                 count += len(out)
-                self.count(item, count, size)
+                if count > most:
+                    self.count(item, count, size)
                 write(out)
                 out = None  # its place can be had again
                 pull.pos += n
                 if progress:
                     progress(name, count, size)
             elif stop == pull.end:
-                if not pull.refill():
+                if not pull.fill():
                     raise Malformed("cut off")
             elif buf[stop] == _QUOTE and stop == pull.pos:
                 pull.pos += 1
