@@ -20,6 +20,9 @@ URL_NOT_ALLOWED = "URL_NOT_ALLOWED"
 INVALID_ARGUMENT = "INVALID_ARGUMENT"
 
 _ROOM = const(28672)  # bytes of free heap that either direction can do with
+_ALWAYS = ("client", "errors", "log", "payload", "protocol", "stream")
+
+working = 0  # calls of smartsend and smartreceive that have begun and not ended
 
 
 class Malformed(ValueError):
@@ -60,26 +63,15 @@ def fail(code, key, *values, **details):
     return NATSBridgeError(code, message, details)
 
 
-# What links need. They share classes, so they go together.
-LINK_PARTS = (
-    "upload",
-    "claim",
-    "download",
-    "plik",
-    "plikadmin",
-    "chunked",
-    "retry",
-    "whole",
-    "http",
-    "urls",
-)
-
-
-def make_room(*names):
-    """Drop these modules if the heap is short."""
+def make_room(*needed):
+    """Drop what is needed neither now nor always, if the heap is short."""
     gc.collect()
-    if gc.mem_free() < _ROOM:
-        drop(*names)
+    if gc.mem_free() < _ROOM and working < 2:  # what a callback interrupted must stay
+        package = __name__[:-6]
+        for name in list(sys.modules):
+            part = name[len(package) :]
+            if name.startswith(package) and part not in needed and part not in _ALWAYS:
+                drop(part)
         gc.collect()
 
 

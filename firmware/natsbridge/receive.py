@@ -1,7 +1,8 @@
 """smartreceive: the envelope first, whatever its size, then the links."""
 
+from . import errors
 from .client import Msg
-from .errors import INVALID_ARGUMENT, LINK_PARTS, NATSBridgeError, fail, make_room
+from .errors import INVALID_ARGUMENT, NATSBridgeError, fail
 from .log import trace
 from .sink import Sink
 from .stream import until
@@ -57,9 +58,10 @@ def smartreceive(
     env = {}
     buf = nc.scratch
     nc.scratch = None  # a callback that sends needs another
+    errors.working += 1
     try:
         msg.connection.bound(deadline)
-        make_room("send", "compose", "envelope")
+        errors.make_room("receive", "reader", "jsonpull", "sink")
         from .reader import EnvelopeReader
 
         reader = EnvelopeReader(msg, len(msg), where, on_progress, buf)
@@ -71,7 +73,7 @@ def smartreceive(
         trace(env["correlation_id"], "Received %d bytes on %s" % (len(msg), msg.subject))
         links = [item for item in items if item["transport"] == "link"]
         if links:
-            make_room("reader", "foreign", "jsonpull")
+            errors.make_room("receive", "sink")
             from .claim import Claims
 
             claims = Claims(nc, env, where, fileserver_url, allowed_urls, deadline)
@@ -87,7 +89,7 @@ def smartreceive(
                     on_progress,
                     buf,
                 )
-            make_room(*LINK_PARTS)
+            errors.make_room("receive", "sink")
             for item in links:
                 item["target"].finish(item["dataname"], item["payload_type"])
         reader = None
@@ -110,10 +112,11 @@ def smartreceive(
                 answer(nc, msg, env, e, nack_subjects)
         raise e
     finally:
+        errors.working -= 1
         nc.scratch = buf
         msg.connection.bound(None)
         if links:
             Claims = claims = None
-            make_room(*LINK_PARTS)
+            errors.make_room("receive", "sink")
     env["payloads"] = [(i["dataname"], i["target"].data, i["payload_type"]) for i in items]
     return env

@@ -1,7 +1,7 @@
 """smartsend: small payloads in the message, large ones by link, any size streamed."""
 
+from . import errors
 from .envelope import EnvelopeJSON
-from .errors import LINK_PARTS, make_room
 from .log import timestamp, trace, uuid4
 from .protocol import check_subject, is_subject
 from .stream import until
@@ -45,7 +45,6 @@ def smartsend(
     UPLOAD_FAILED, NATS_CONNECTION_FAILED.
     """
     check_subject(subject)
-    make_room("receive", "reader", "foreign", "jsonpull", "sink")
     if size_threshold is None:
         from . import setting
 
@@ -66,24 +65,27 @@ def smartsend(
         "metadata": {} if metadata is None else metadata,
         "payloads": [],
     }
-    from .compose import choose_links, compose
-
-    sources = compose(env, data, size_threshold)
     deadline = until(timeout)
-    nc = nats_connection or _connect(broker_url, timeout)
+    nc = nats_connection
+    buf = links = None
     uploaded = []
-    links = None
-    msg_json = EnvelopeJSON(env, sources, on_progress)
-    buf = nc.scratch
-    nc.scratch = None  # a callback that sends needs another
+    errors.working += 1
     try:
+        errors.make_room("send", "compose", "envelope")
+        from .compose import choose_links, compose
+
+        msg_json = EnvelopeJSON(env, compose(env, data, size_threshold), on_progress)
+        if not nc:
+            nc = _connect(broker_url, timeout)
+        buf = nc.scratch
+        nc.scratch = None  # a callback that sends needs another
         env["broker_url"] = nc.url
         env["sender_name"] = sender_name or nc.name
         env["sender_id"] = sender_id or nc.id
         links = choose_links(msg_json, size_threshold, nc.max_payload)
         compose = choose_links = None  # free to be dropped
         if links:
-            make_room("compose", "receive", "reader", "foreign", "jsonpull", "sink")
+            errors.make_room("send", "envelope")
             from .upload import upload_links
 
             upload_links(
@@ -99,13 +101,14 @@ def smartsend(
                 uploaded,
             )
             upload_links = None
-            make_room(*LINK_PARTS)
+            errors.make_room("send", "envelope")
         size = len(msg_json)
         msg_json.buf = buf
         trace(env["correlation_id"], "Publishing %d bytes to %s" % (size, subject))
         nc.bound(deadline)
         nc.publish(subject, msg_json, reply_to if is_subject(reply_to) else "")
-        if nc is not nats_connection:
+        msg_json.buf = None
+        if not nats_connection:
             nc.flush()
     except BaseException:
         if uploaded:
@@ -115,14 +118,15 @@ def smartsend(
                 remove(answer["url"], answer["uploadtoken"])
         raise
     finally:
-        compose = choose_links = upload_links = None
+        errors.working -= 1
         if links:
-            make_room("compose", *LINK_PARTS)
-        nc.bound(None)
-        nc.scratch = buf
-        msg_json.buf = None
-        if nc is not nats_connection:
-            nc.close()
+            compose = choose_links = upload_links = None
+            errors.make_room("send", "envelope")
+        if nc:
+            nc.bound(None)
+            nc.scratch = buf or nc.scratch
+            if not nats_connection:
+                nc.close()
     return env, msg_json
 
 
