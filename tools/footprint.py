@@ -1,4 +1,4 @@
-"""make footprint: the heap that the firmware's code holds, beside its budgets.
+"""make footprint: the heap that the firmware's code holds, beside its budgets and ceilings.
 
 The modules of each job are those that the unix port has loaded after really doing it against real
 servers, in a heap so large that nothing is dropped. They are then loaded into a fresh heap, and
@@ -16,12 +16,13 @@ import natsbridge
 from natsbridge.fileserver import FileServer
 from stage import BUILD, ToolError, device, nats_server
 
-#: Bytes: DESIGN.md, "Memory rules for the firmware".
+#: Bytes: what the code shall hold, and what it may not exceed (it fails the build). A saving lowers
+#: the ceiling; where budget and ceiling meet, the goal is reached.
 BUDGETS = {
-    "connect + direct send": 20 * 1024,
-    "connect + direct receive": 20 * 1024,
-    "direct and link, both ways": 32 * 1024,
-    "every module at once": 56 * 1024,
+    "connect + direct send": (20 * 1024, 32_000),
+    "connect + direct receive": (20 * 1024, 42_000),
+    "direct and link, both ways": (32 * 1024, 69_000),
+    "every module at once": (56 * 1024, 89_000),
 }
 #: The heap to measure in, and the one to try where that is too small.
 HEAPS = ("64K", "256K")
@@ -68,8 +69,9 @@ async def measure(nats_url: str, file_url: str, names: list[str]) -> tuple[str, 
     raise AssertionError
 
 
-async def footprint() -> None:
-    """Print the tables."""
+async def footprint() -> bool:
+    """Print the tables: whether no ceiling is exceeded."""
+    good = True
     every = sorted(p.stem for p in (BUILD / "firmware/natsbridge").glob("[!_]*.mpy"))
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -83,26 +85,27 @@ async def footprint() -> None:
             }
             both = dict.fromkeys(name for names in jobs.values() for name in names)
             sets = (jobs["send"], jobs["receive"], list(both), list(dict.fromkeys([*both, *every])))
-            print(f"{'heap of the code, bytes (64-bit unix port)':44}{'held':>8}{'budget':>8}")
-            for (what, budget), names in zip(BUDGETS.items(), sets, strict=True):
+            print(f"{'heap of the code, bytes (64-bit unix port)':44}{'held':>8}{'goal':>8}")
+            for (what, (budget, ceiling)), names in zip(BUDGETS.items(), sets, strict=True):
                 heap, bytes_of = await measure(*at, names)
                 held = bytes_of["="]
-                verdict = (
-                    f"{budget - held:,} to spare"
-                    if held <= budget
-                    else (f"MISSED by {held - budget:,}")
-                )
-                note = "" if heap == HEAPS[0] else f" (needs -X heapsize={heap})"
-                print(f"  {what:42}{held:>8,}{budget:>8,}  {verdict}{note}")
+                verdict = "ok" if held <= budget else f"{held / budget:.2f} of it"
+                if held > ceiling:
+                    good = False
+                    verdict += f"; OVER ITS CEILING, {ceiling:,}"
+                elif heap != HEAPS[0]:
+                    verdict += f"; loads in {heap} only"
+                print(f"  {what:42}{held:>8,}{budget:>8,}  {verdict}")
             print(f"\n{'each module, as loaded in this order':44}{'held':>8}{'.mpy':>8}")
             for name, held in bytes_of.items():
                 if name != "=":
                     size = (BUILD / f"firmware/natsbridge/{name}.mpy").stat().st_size
                     print(f"  {name:42}{held:>8,}{size:>8,}")
+    return good
 
 
 if __name__ == "__main__":
     try:
-        asyncio.run(footprint())
+        sys.exit(0 if asyncio.run(footprint()) else "footprint failed: a ceiling is exceeded")
     except ToolError as e:
         sys.exit(f"footprint failed: {e}")
