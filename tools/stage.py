@@ -64,10 +64,10 @@ def announced(folder: Path) -> str:
 
 
 @contextlib.asynccontextmanager
-async def nats_server(folder: Path) -> AsyncIterator[str]:
+async def nats_server(folder: Path, *options: str) -> AsyncIterator[str]:
     """Run nats-server on a free loopback port: its URL."""
     command = [str(BIN / "nats-server"), "-a", "127.0.0.1", "-p", "-1"]
-    command += ["--ports_file_dir", str(folder)]
+    command += ["--ports_file_dir", str(folder), *options]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     async with process(*command, **quiet) as child:
         deadline = time.monotonic() + PATIENCE_S

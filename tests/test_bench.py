@@ -1,0 +1,63 @@
+"""make bench measures everything that it is to measure. How fast that is, no test can say."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from test_demo import children
+
+ROOT = Path(__file__).parent.parent
+RATIOS = [
+    "send direct 99,999 B",
+    "send direct 499,999 B",
+    "receive direct 99,999 B",
+    "receive direct 499,999 B",
+    "publish 16 B",
+    "receive 16 B",
+    "upload 1 MB",
+    "download 1 MB",
+]
+MESSAGING = ["NATSBridge", "micro-nats 1.0.2", "umqtt.simple 1.1"]
+FILES = ["NATSBridge", "requests"]
+BESIDE = {title: FILES if "MB" in title else MESSAGING for title in RATIOS if "499" not in title}
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="needs /proc")
+def test_a_short_run_has_every_row_and_leaves_no_process() -> None:
+    mark = f"bench-{os.getpid()}"
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tools" / "bench.py"), "--quick", "--rounds", "1"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "MARK": mark},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    assert max(len(line) for line in done.stdout.splitlines()) <= 80
+    ratios, _, heaps = done.stdout.partition("\nCode: ")
+
+    rows = [line for line in ratios.splitlines() if line.endswith(("ok", "below goal"))]
+    assert [row[:25].rstrip() for row in rows] == RATIOS
+    assert all(float(row[46:52]) > 0 for row in rows)
+
+    beside: dict[str, list[str]] = {}
+    for line in heaps.partition("rate\n")[2].splitlines():
+        if not line.startswith("  "):
+            beside[line] = names = []
+        else:
+            names.append(line[2:42].partition(" (in ")[0].rstrip())
+            assert line.endswith(("MB/s", "msg/s")) or "can't: " in line
+    assert beside == BESIDE
+    assert "can't" not in "".join(line for line in heaps.splitlines() if "NATSBridge" in line)
+
+    deadline = time.monotonic() + 5
+    while children(mark) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert children(mark) == []
