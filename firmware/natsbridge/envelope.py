@@ -117,23 +117,28 @@ class EnvelopeJSON:
     def _write_base64(self, stream, source, dataname):
         size = source.size
         buf = memoryview(self.buf or bytearray(_CHUNK))[:_CHUNK]
+        read = source.readinto
+        write = stream.write
         progress = self.on_progress
+        n = _CHUNK
         done = 0
         while done < size:
-            n = min(_CHUNK, size - done)
+            if n > size - done:
+                n = size - done
+                buf = buf[:n]
             at = 0
             while at < n:
                 why = "it ended early"
                 try:
-                    got = source.readinto(buf if n == _CHUNK and not at else buf[at:n])
+                    got = read(buf[at:] if at else buf)
                 except OSError as e:
                     got = None
                     why = e
                 if not got:
                     raise fail(INVALID_ARGUMENT, "source", dataname, why)
                 at += got
-            out = b2a_base64(buf if n == _CHUNK else buf[:n])
-            stream.write(out, 0, len(out) - 1)  # not its line end
+            out = b2a_base64(buf)
+            write(out, 0, len(out) - 1)  # not its line end
             out = None  # its place can be had again
             done += n
             if progress:

@@ -19,7 +19,7 @@ INTEGRITY_ERROR = "INTEGRITY_ERROR"
 URL_NOT_ALLOWED = "URL_NOT_ALLOWED"
 INVALID_ARGUMENT = "INVALID_ARGUMENT"
 
-_ROOM = const(28672)  # bytes of free heap that either direction can do with
+_RESERVE = const(8192)  # bytes of free heap that any step can do with, its code loaded
 _ALWAYS = ("client", "errors", "log", "payload", "protocol", "stream")
 
 working = 0  # calls of smartsend and smartreceive that have begun and not ended
@@ -63,11 +63,17 @@ def fail(code, key, *values, **details):
     return NATSBridgeError(code, message, details)
 
 
-def make_room(*needed):
-    """Drop what is needed neither now nor always, if the heap is short."""
+def make_room(size, *needed):
+    """Drop what is needed neither now nor always, if the heap is short: if less is free than `size`
+    bytes, or than a working reserve where the parts `needed` are loaded already."""
     gc.collect()
-    if gc.mem_free() < _ROOM and working < 2:  # what a callback interrupted must stay
-        package = __name__[:-6]
+    package = __name__[:-6]
+    for part in needed:
+        if package + part not in sys.modules:
+            break
+    else:
+        size = _RESERVE
+    if gc.mem_free() < size and working < 2:  # what a callback interrupted must stay
         for name in list(sys.modules):
             part = name[len(package) :]
             if name.startswith(package) and part not in needed and part not in _ALWAYS:

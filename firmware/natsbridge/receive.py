@@ -61,7 +61,7 @@ def smartreceive(
     errors.working += 1
     try:
         msg.connection.bound(deadline)
-        errors.make_room("receive", "reader", "jsonpull", "sink")
+        errors.make_room(22528, "receive", "reader", "jsonpull", "sink")
         from .reader import EnvelopeReader
 
         reader = EnvelopeReader(msg, len(msg), where, on_progress, buf)
@@ -73,7 +73,7 @@ def smartreceive(
         trace(env["correlation_id"], "Received %d bytes on %s" % (len(msg), msg.subject))
         links = [item for item in items if item["transport"] == "link"]
         if links:
-            errors.make_room("receive", "sink")
+            errors.make_room(24576, "receive", "sink", "claim", "download", "http", "urls")
             from .claim import Claims
 
             claims = Claims(nc, env, where, fileserver_url, allowed_urls, deadline)
@@ -89,7 +89,7 @@ def smartreceive(
                     on_progress,
                     buf,
                 )
-            errors.make_room("receive", "sink")
+            errors.make_room(0, "receive", "sink")
             for item in links:
                 item["target"].finish(item["dataname"], item["payload_type"])
         reader = None
@@ -117,6 +117,6 @@ def smartreceive(
         msg.connection.bound(None)
         if links:
             Claims = claims = None
-            errors.make_room("receive", "sink")
+            errors.make_room(0, "receive", "sink")
     env["payloads"] = [(i["dataname"], i["target"].data, i["payload_type"]) for i in items]
     return env

@@ -71,7 +71,7 @@ def smartsend(
     uploaded = []
     errors.working += 1
     try:
-        errors.make_room("send", "compose", "envelope")
+        errors.make_room(18432, "send", "compose", "envelope")
         from .compose import choose_links, compose
 
         msg_json = EnvelopeJSON(env, compose(env, data, size_threshold), on_progress)
@@ -85,7 +85,7 @@ def smartsend(
         links = choose_links(msg_json, size_threshold, nc.max_payload)
         compose = choose_links = None  # free to be dropped
         if links:
-            errors.make_room("send", "envelope")
+            errors.make_room(24576, "send", "envelope", "upload", "http", "urls")
             from .upload import upload_links
 
             upload_links(
@@ -101,7 +101,7 @@ def smartsend(
                 uploaded,
             )
             upload_links = None
-            errors.make_room("send", "envelope")
+            errors.make_room(0, "send", "envelope")
         size = len(msg_json)
         msg_json.buf = buf
         trace(env["correlation_id"], "Publishing %d bytes to %s" % (size, subject))
@@ -121,7 +121,7 @@ def smartsend(
         errors.working -= 1
         if links:
             compose = choose_links = upload_links = None
-            errors.make_room("send", "envelope")
+            errors.make_room(0, "send", "envelope")
         if nc:
             nc.bound(None)
             nc.scratch = buf or nc.scratch
