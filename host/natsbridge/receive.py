@@ -12,7 +12,8 @@ from nats.aio.msg import Msg as NatsMsg
 from natsbridge import http, plik
 from natsbridge.allowed import Allowed
 from natsbridge.arguments import Progress, bounded, check_count, check_timeout
-from natsbridge.client import Connection, Msg, peer
+from natsbridge.client import Connection, Msg
+from natsbridge.dial import peer
 from natsbridge.download import in_thread
 from natsbridge.errors import DOWNLOAD_FAILED, INVALID_ARGUMENT, NATSBridgeError
 from natsbridge.incoming import INLINE, DownloadHandler, Incoming

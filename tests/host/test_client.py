@@ -12,7 +12,8 @@ import natsbridge
 from conftest import NatsServer
 from natsbridge import client as client_module
 from natsbridge import subscription
-from natsbridge.client import Connection, Msg, peer
+from natsbridge.client import Connection, Msg
+from natsbridge.dial import peer
 from natsbridge.errors import NATSBridgeError
 
 pytestmark = pytest.mark.asyncio
@@ -314,7 +315,7 @@ class TestMessages:
 class TestLosing:
     async def test_a_lost_connection_comes_back(self, tmp_path: Path) -> None:
         server = NatsServer(tmp_path)
-        nc = await natsbridge.connect(server.url)
+        nc = await natsbridge.connect(server.url, pending_size=100)
         try:
             sub = await nc.subscribe("t.back")
             server.stop()
