@@ -195,9 +195,9 @@ def server_url(uri: ParseResult | str) -> str:
     return f"{parts.scheme}://{host}" + (f":{port}" if port else "")
 
 
-def _reason(e: BaseException, timeout: float | None, wants_certificate: bool) -> str:
+def _reason(e: BaseException, timeout: float | None, broker: Broker) -> str:
     """Return what went wrong at a server, and what to look at."""
-    text = str(e) or type(e).__name__
+    text = broker.complaint or str(e) or type(e).__name__
     if isinstance(e, asyncio.TimeoutError) and timeout is not None:
         return f"no answer within {timeout:.3g} s; is it a NATS server, and is the network up?"
     if isinstance(e, nats.errors.SecureConnWantedError):
@@ -206,11 +206,13 @@ def _reason(e: BaseException, timeout: float | None, wants_certificate: bool) ->
         return f"TLS failed ({text}); is it signed by tls['ca'], and made for this host name?"
     if "authorization" in text.lower() or "authentication" in text.lower():
         return "it refused the credentials; check user, password, token, key"
-    if wants_certificate:  # and ends the connection after the handshake, where there is none
+    if broker._server_info.get(
+        "tls_verify"
+    ):  # and ends the connection after the handshake, where there is none
         return f"it wants a client certificate: tls['cert'] and tls['key'] ({text})"
     if isinstance(e, ssl.SSLError):
         return f"TLS failed ({text}); does it have TLS, and want handshake_first?"
-    if isinstance(e, nats.errors.UnexpectedEOF):
+    if isinstance(e, nats.errors.UnexpectedEOF) and not broker.complaint:
         return "it closed the connection without a word"
     if isinstance(e, ConnectionRefusedError):
         return "the connection was refused; does nats-server run there, on this port?"
@@ -258,8 +260,7 @@ async def open_broker(
         try:
             await _try(broker, server, share, on_error, options)
         except (OSError, nats.errors.Error, asyncio.TimeoutError) as e:
-            wants = bool(broker._server_info.get("tls_verify"))
-            reasons.append(f"{server_url(server)}: {_reason(e, share, wants)}")
+            reasons.append(f"{server_url(server)}: {_reason(e, share, broker)}")
             continue
         if reconnect is not None:
             reconnect.connected()
@@ -283,7 +284,7 @@ async def _try(
     standing = False
 
     async def error_cb(e: Exception) -> None:
-        if not standing:
+        if not standing and broker._reading_task is None:  # raised there, it would end that task
             raise e
         await on_error(e)
 

@@ -135,7 +135,7 @@ class Connection:
     @property
     def url(self) -> str:
         """The server's URL, without credentials; the last one while reconnecting."""
-        if self._client.connected_url is not None:
+        if self._client is not None and self._client.connected_url is not None:
             self._url = server_url(self._client.connected_url)
         return self._url
 

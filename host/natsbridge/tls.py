@@ -16,6 +16,7 @@ from natsbridge.errors import INVALID_ARGUMENT, NATSBridgeError
 
 __all__ = ["Tls", "check_tls", "ssl_context"]
 
+_BEGIN = b"-----BEGIN"
 _PEM = (str, bytes, os.PathLike)
 #: What a dict may say, and of which types.
 _KEYS: dict[str, tuple[type, ...]] = {
@@ -41,10 +42,12 @@ def check_tls(tls: object) -> Tls | None:
 
     Args:
         tls: None; True: TLS, with the system's certificate authorities; an `ssl.SSLContext`; or a
-            dict with any of ca, cert, key (the path of a PEM file, or its bytes), verify (whether
-            the server must prove who it is; True), hostname (who it must be, where that is not
-            the URL's host), handshake_first (TLS before the server's first word). A ca takes the
-            place of the system's. The key may stand in the cert's file.
+            dict with any of
+            ca: whom to trust in the system's place (a PEM file's path, or what is in it);
+            cert, key: who we are, likewise; the key may stand in the cert's file;
+            verify: whether the server must prove who it is (True);
+            hostname: who it must be, where that is not the URL's host;
+            handshake_first: whether TLS begins before the server's first word (False).
 
     Raises:
         NATSBridgeError: `INVALID_ARGUMENT`, also for files that do not hold what they should.
@@ -83,13 +86,17 @@ def ssl_context(tls: object) -> ssl.SSLContext:
 
 
 def _context(tls: dict[str, Any]) -> ssl.SSLContext:
-    ca, cert, key = tls.get("ca"), tls.get("cert"), tls.get("key")
+    ca, cert, key = (
+        value.encode() if isinstance(value, str) and value.startswith("-----") else value
+        for value in (tls.get("ca"), tls.get("cert"), tls.get("key"))
+    )
     if key and not cert:
         raise NATSBridgeError(INVALID_ARGUMENT, "tls has a key without its cert")
     what = "ca"
     try:
         if isinstance(ca, bytes):
-            context = ssl.create_default_context(cadata=ca.decode("ascii"))
+            pem = ca.decode("ascii") if _BEGIN in ca else ca
+            context = ssl.create_default_context(cadata=pem)
         else:
             context = ssl.create_default_context(cafile=ca or None)
         what = "cert and key"

@@ -100,7 +100,10 @@ class TestTls:
     async def test_a_file_bytes_or_a_context(self, server: NatsServer, ours: Authority) -> None:
         await talk(server.url, tls={"ca": ours.ca})
         await talk(server.url.replace("nats://", "tls://"), tls={"ca": Path(ours.ca)})
-        await talk(server.url, tls={"ca": contents(ours.ca), "verify": True})
+        pem = contents(ours.ca)
+        await talk(server.url, tls={"ca": pem, "verify": True})
+        await talk(server.url, tls={"ca": pem.decode()})
+        await talk(server.url, tls={"ca": ssl.PEM_cert_to_DER_cert(pem.decode())})
         context = ssl.create_default_context(cafile=ours.ca)
         async with await natsbridge.connect(server.url, tls=context) as nc:
             assert nc.tls is context
@@ -198,7 +201,8 @@ class TestTls:
 
     async def test_it_holds_for_a_reconnect_too(self, tmp_path: Path, ours: Authority) -> None:
         server = serve(tmp_path, ours, "127.0.0.1")
-        nc = await natsbridge.connect(server.url, tls={"ca": ours.ca}, base_delay=20, timeout=0.5)
+        options: Any = {"tls": {"ca": ours.ca}, "base_delay": 20, "max_delay": 100}
+        nc = await natsbridge.connect(server.url, timeout=1, **options)
         try:
             server.stop()
             await asyncio.sleep(0.1)
@@ -207,7 +211,6 @@ class TestTls:
                 assert e.code == "NATS_CONNECTION_FAILED"
                 assert not nc.connected
             with NatsServer(tmp_path, "-c", str(tmp_path / "tls.conf"), port=server.port):
-                await asyncio.sleep(0.2)
                 await nc.publish("a", b"secret")
                 await nc.flush()
         finally:
@@ -353,8 +356,8 @@ class TestSigned:
         async def server(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             writer.write(b'INFO {"max_payload":1048576,"auth_required":true,"nonce":"abc"}\r\n')
             said.append(json.loads((await reader.readline()).split(b" ", 1)[1]))
-            writer.write(b"PONG\r\n")
-            await reader.read()
+            while await reader.readline():
+                writer.write(b"PONG\r\n")
 
         url = await fake_nats(server)
         async with await natsbridge.connect(url, jwt="head.body.sig", sign=key.sign):
