@@ -30,6 +30,7 @@ from urllib.parse import ParseResult, urlsplit
 import nats.errors
 from nats.aio.client import Client, Server, Srv
 from nats.aio.msg import Msg as NatsMsg
+from nats.aio.transport import TcpTransport
 
 from natsbridge.errors import INVALID_ARGUMENT, NATS_CONNECTION_FAILED, NATSBridgeError
 from natsbridge.tls import Tls
@@ -59,6 +60,19 @@ class Arrival(NatsMsg):
         super().__init__(_client, **fields)
         self.number = next(_client.arrivals)
         self.place = 0
+
+
+class Transport(TcpTransport):
+    """nats-py's, which does not tell asyncio that it went over to TLS: that warns at the end."""
+
+    async def connect_tls(self, *arguments: Any) -> None:
+        """Shake hands on the connection that stands."""
+        await super().connect_tls(*arguments)
+        if self._io_writer is not None:
+            self._io_writer.transport.get_protocol()._over_ssl = True  # type: ignore[attr-defined]
+
+    def __bool__(self) -> bool:
+        return True  # so that nats-py connects this one, and makes none of its own
 
 
 class Backoff:
@@ -122,6 +136,8 @@ class Broker(Client):
         self.complaint = ""
 
     async def _connect_to_server(self, s: Srv) -> None:
+        if self._transport is None and s.uri.scheme in ("nats", "tls"):
+            self._transport = Transport()  # type: ignore[no-untyped-call]
         with _expected():
             await super()._connect_to_server(s)
 

@@ -216,6 +216,15 @@ class TestTls:
         finally:
             await nc.close()
 
+    async def test_nothing_is_logged_at_its_end(
+        self, tmp_path: Path, ours: Authority, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        server = serve(tmp_path, ours, "127.0.0.1")
+        async with await natsbridge.connect(server.url, tls={"ca": ours.ca}, reconnect=False) as nc:
+            server.stop()
+            await failure(nc.next(2))
+        assert not [record for record in caplog.records if record.name != "natsbridge"]
+
     async def test_nothing_stays_open_after_a_failed_handshake(
         self, server: NatsServer, other: Authority, things: Callable[[], Any]
     ) -> None:
