@@ -52,7 +52,7 @@ def _check_sink(sink: object, spool_dir: object) -> None:
                 f"{what} must be a folder{' or a callable' if what == 'sink' else ''},"
                 f" not {type(folder).__name__}",
             )
-        if not Path(folder).is_dir():
+        if folder == "" or not Path(folder).is_dir():  # "" would be the current one
             raise NATSBridgeError(
                 INVALID_ARGUMENT, f"{what} {str(folder)!r} is no folder: create it first"
             )
