@@ -17,6 +17,7 @@ from nats.aio.client import Client
 
 from natsbridge.arguments import check_timeout
 from natsbridge.broker import Backoff, Broker, open_broker, server_url
+from natsbridge.changes import Changes, deadline_of
 from natsbridge.errors import (
     INVALID_ARGUMENT,
     NATS_CONNECTION_FAILED,
@@ -41,10 +42,6 @@ _FLUSH_S = 86400
 _BUFFER = 2 << 20
 
 T = TypeVar("T")
-
-
-def _deadline(timeout: float | None) -> float | None:
-    return None if timeout is None else asyncio.get_running_loop().time() + timeout
 
 
 class Connection:
@@ -77,7 +74,7 @@ class Connection:
         self._closed = False
         self._drained = False
         self._subscriptions: set[Subscription] = set()
-        self._waiters: set[asyncio.Future[None]] = set()
+        self._changes = Changes()
         self._flushes: set[asyncio.Task[None]] = set()
 
     async def _open(
@@ -107,21 +104,16 @@ class Connection:
         logger.warning("connection to %s: %s", self.url, str(e) or type(e).__name__)
 
     async def _on_closed(self) -> None:
-        self._wake()
+        self._changes.wake()
 
     async def _on_reconnected(self) -> None:
         self._backoff.connected()
         logger.info("connected again to %s", self.url)
-        self._wake()
+        self._changes.wake()
 
     async def _on_disconnected(self) -> None:
         logger.info("the connection to %s is lost", self._url)
-        self._wake()
-
-    def _wake(self) -> None:
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+        self._changes.wake()
 
     @property
     def client(self) -> Client:
@@ -162,10 +154,6 @@ class Connection:
             NATS_CONNECTION_FAILED, f"{what} at {self.url or 'the broker'} failed: {why}"
         )
 
-    @property
-    def _complaint(self) -> str:
-        return "" if self._broker is None else self._broker.complaint
-
     def _check_open(self) -> None:
         if self._closed:
             raise NATSBridgeError(
@@ -173,12 +161,12 @@ class Connection:
                 f"the connection to {self.url} is closed: call connect() again",
             )
         if self._client.is_closed:
+            complaint = "" if self._broker is None else self._broker.complaint
+            why = complaint or self._client.last_error or "closed by the server"
             raise NATSBridgeError(
                 NATS_CONNECTION_FAILED,
-                f"the connection to {self.url} is lost"
-                f" ({self._complaint or self._client.last_error or 'the server closed it'}): call"
-                " connect() again,"
-                " with reconnect=True to have it come back by itself",
+                f"the connection to {self.url} is lost ({why}): call connect() again, with"
+                " reconnect=True to have it come back by itself",
             )
 
     async def _call(self, what: str, work: Awaitable[T]) -> T:
@@ -191,10 +179,10 @@ class Connection:
 
     async def _stand(self, what: str, timeout: float | None) -> None:
         """Wait until a lost connection is back."""
-        deadline = _deadline(timeout)
+        deadline = deadline_of(timeout)
         self._check_open()
         while not self._client.is_connected:
-            if not await self._change(deadline):
+            if not await self._changes.wait(deadline):
                 raise self._failed(what, f"the connection is lost since {timeout} s or more")
             self._check_open()
 
@@ -320,7 +308,7 @@ class Connection:
         over: Callable[[], bool],
     ) -> Msg | None:
         check_timeout(timeout)
-        deadline = _deadline(timeout)
+        deadline = deadline_of(timeout)
         # Messages that were parsed in one go reach the queues in one turn of the loop, in any
         # order among subscriptions: let that turn end.
         await asyncio.sleep(0)
@@ -331,25 +319,8 @@ class Connection:
             if over():
                 return None
             self._check_open()
-            if not await self._change(deadline):
+            if not await self._changes.wait(deadline):
                 return None
-
-    async def _change(
-        self, deadline: float | None, *tasks: asyncio.Task[None]
-    ) -> set[asyncio.Future[None]]:
-        """Wait until something happened here, or to `tasks`; return nothing at the deadline."""
-        loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[None] = loop.create_future()
-        self._waiters.add(waiter)
-        try:
-            done, _ = await asyncio.wait(
-                {waiter, *tasks},
-                timeout=None if deadline is None else max(deadline - loop.time(), 0),
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-        finally:
-            self._waiters.discard(waiter)
-        return done
 
     async def request(
         self,
@@ -402,14 +373,14 @@ class Connection:
 
     async def _round_trip(self, what: str, timeout: float | None) -> None:
         """Wait until the server has taken all that was sent, and all it had sent has come."""
-        deadline = _deadline(timeout)
+        deadline = deadline_of(timeout)
         await self._stand(what, timeout)  # until then nats-py's own flush would return at once
         reconnects = self._client.stats["reconnects"]
         task = asyncio.ensure_future(self._client.flush(timeout=_FLUSH_S))
         self._flushes.add(task)
         task.add_done_callback(self._flushed)
         while not task.done():
-            if not await self._change(deadline, task):
+            if not await self._changes.wait(deadline, task):
                 raise self._failed(what, f"no answer within {timeout} s")
             self._check_open()
             if self._client.stats["reconnects"] != reconnects or not self._client.is_connected:
@@ -466,7 +437,7 @@ class Connection:
             with contextlib.suppress(NATSBridgeError):
                 await self.flush(CLOSE_S)
         self._closed = True
-        self._wake()
+        self._changes.wake()
         flushes = list(self._flushes)
         try:
             if self._broker is not None:

@@ -106,19 +106,24 @@ class Subscription:
             self._bytes += len(msg.data)
         if self._came == self._limit:
             self._finish()
-        self._connection._wake()
+        self._connection._changes.wake()
 
     def _finish(self) -> None:
         """Note that nothing more comes."""
         self._ended = True
         if not self._waiting:
             self._connection._subscriptions.discard(self)
-        self._connection._wake()
+        self._connection._changes.wake()
 
     async def _stop(self) -> None:
         """Tell the server to send no more."""
-        if self._nats is not None and self._connection._client.is_connected:
-            await self._connection._client._send_unsubscribe(self._nats._id)
+        client = self._connection._client
+        if self._nats is None:
+            return
+        if client.is_connected:
+            await client._send_unsubscribe(self._nats._id)
+        else:
+            client._remove_sub(self._nats._id)  # so that it is not renewed
 
     def _end(self) -> None:
         """Take what nats-py still holds for us; nothing more comes after that."""

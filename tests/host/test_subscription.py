@@ -245,6 +245,24 @@ class TestDrain:
             await nc.close()
             server.stop()
 
+    async def test_it_waits_for_a_lost_connection_and_is_not_renewed(self, tmp_path: Path) -> None:
+        server = NatsServer(tmp_path)
+        nc = await natsbridge.connect(server.url, base_delay=20)
+        try:
+            sub = await nc.subscribe("d.renew")
+            server.stop()
+            await asyncio.sleep(0.1)
+            draining = asyncio.ensure_future(nc.drain())
+            await asyncio.sleep(0.1)
+            server = NatsServer(tmp_path, port=server.port)
+            await draining
+            await send(nc, "d.renew", 1)
+            assert await sub.next() is None
+            assert nc.client.stats["in_msgs"] == 0
+        finally:
+            await nc.close()
+            server.stop()
+
     async def test_a_server_that_does_not_answer(
         self, fake_nats: FakeNats, monkeypatch: pytest.MonkeyPatch
     ) -> None:
