@@ -9,6 +9,8 @@ What nats-py 2.16 does otherwise, and how it is met here:
 * It waits the same time before each attempt to reconnect. `Backoff` waits longer and longer.
 * It closes for good on whatever the server complains of. `Broker` leaves that to the server, and
   reconnects when it does.
+* Who waits in `publish` for a full socket cannot be cancelled, and waits for ever where the
+  connection ends for good. In `Broker` both end it.
 * What ends an attempt to reconnect with an unexpected exception ends all further ones. `Broker`
   lets out only those that are expected.
 * Messages of several subscriptions lose their order. `Arrival` numbers them as they are parsed.
@@ -41,6 +43,8 @@ __all__ = ["Arrival", "Broker", "check_server", "open_broker", "server_url"]
 ATTEMPT_S = 5.0
 #: Seconds between two rounds of attempts at least, however short `base_delay` is.
 ROUND_S = 0.01
+#: Seconds between two looks at whether the connection that is written to still stands.
+LOOK_S = 0.1
 #: Seconds that cleaning up after a failed attempt may take.
 CLEANUP_S = 0.2
 _SCHEMES = ("nats", "tls", "ws", "wss")
@@ -63,12 +67,17 @@ class Arrival(NatsMsg):
 
 
 class Transport(TcpTransport):
-    """nats-py's, which does not tell asyncio that it went over to TLS: that warns at the end."""
+    """nats-py's, but for two things that asyncio wants otherwise."""
+
+    def writelines(self, payload: list[bytes]) -> None:
+        """Write. In one: since CPython 3.12, `drain` does not wait for what came as a list."""
+        self.write(b"".join(payload))  # type: ignore[no-untyped-call]
 
     async def connect_tls(self, *arguments: Any) -> None:
         """Shake hands on the connection that stands."""
         await super().connect_tls(*arguments)
         if self._io_writer is not None:
+            # asyncio knows of TLS only where it began so, and else warns at the end.
             self._io_writer.transport.get_protocol()._over_ssl = True  # type: ignore[attr-defined]
 
     def __bool__(self) -> bool:
@@ -162,6 +171,15 @@ class Broker(Client):
             await super()._process_err(err_msg)
         else:
             await self._error_cb(nats.errors.Error(f"nats: {self.complaint}"))
+
+    async def _flush_pending(self, force_flush: bool = False) -> Any:
+        idle = self._flusher_task is None or self._flusher_task.done()
+        if not force_flush or idle or not self.is_connected or self._flush_queue is None:
+            return await super()._flush_pending()
+        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        await self._flush_queue.put(written)
+        while self.is_connected and not written.done():
+            await asyncio.wait({written}, timeout=LOOK_S)
 
     @property
     def unwritten(self) -> int:

@@ -13,7 +13,7 @@ from nats.aio.client import Server
 
 import natsbridge
 from conftest import NatsServer
-from natsbridge import broker, sync
+from natsbridge import broker, client, sync
 from natsbridge.broker import Backoff
 from natsbridge.errors import NATSBridgeError
 
@@ -264,6 +264,44 @@ class TestPending:
                 await nc.publish("p.fast", b"x" * 500_000)
                 most = max(most, nc.pending)
             assert most < 4 << 20
+
+    async def test_a_server_that_reads_nothing_holds_up_who_publishes(
+        self, fake_nats: FakeNats, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(client, "CLOSE_S", 0.1)
+        done = asyncio.Event()
+
+        async def stuck(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(b'INFO {"max_payload":1048576}\r\n')
+            await reader.readuntil(b"PING\r\n")
+            writer.write(b"PONG\r\n")
+            writer.transport.pause_reading()  # type: ignore[attr-defined]
+            await done.wait()
+
+        nc = await natsbridge.connect(await fake_nats(stuck))
+        count = 0
+
+        async def publish() -> None:
+            nonlocal count
+            while count < 1000:
+                await nc.publish("p.stuck", b"x" * 500_000)
+                count += 1
+
+        publishing = asyncio.ensure_future(publish())
+        done_now, _ = await asyncio.wait({publishing}, timeout=0.5)
+        assert not done_now
+        assert count < 100
+        assert 0 < nc.pending < 4 << 20
+        publishing.cancel()
+        ended, _ = await asyncio.wait({publishing}, timeout=1)
+        assert publishing in ended
+        assert publishing.cancelled()
+        again = asyncio.ensure_future(nc.publish("p.stuck", b"x" * 500_000))
+        await asyncio.sleep(0)
+        await nc.close()
+        ended, _ = await asyncio.wait({again}, timeout=1)
+        assert again in ended
+        done.set()
 
     async def test_a_plain_client(self, nats_url: str) -> None:
         import nats
