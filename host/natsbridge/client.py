@@ -41,6 +41,8 @@ _FLUSH_S = 86400
 #: Bytes of messages in nats-py from which on `publish` waits for the socket; nats-py's own figure.
 _BUFFER = 2 << 20
 
+_LOST = "the connection was lost; what was published since the last flush may not have arrived"
+
 T = TypeVar("T")
 
 
@@ -73,6 +75,7 @@ class Connection:
         self._url = ""
         self._closed = False
         self._drained = False
+        self._published_in: int | None = None  # which reconnect, first since the last flush
         self._subscriptions: set[Subscription] = set()
         self._changes = Changes()
         self._flushes: set[asyncio.Task[None]] = set()
@@ -213,6 +216,8 @@ class Connection:
         if reply:
             check_subject(reply)
         await self._room(what, len(data))
+        if self._published_in is None and self._client.is_connected:
+            self._published_in = self._client.stats["reconnects"]
         await self._call(
             what, self._client.publish(subject, data, reply=reply, headers=headers or None)
         )
@@ -279,7 +284,8 @@ class Connection:
         self._subscriptions.add(subscription)
         try:
             if self._client.is_connected:
-                await self.flush()
+                await self._round_trip(what, self._timeout)
+                self._check_refusal()
         except BaseException:
             await subscription.unsubscribe()
             raise
@@ -363,10 +369,17 @@ class Connection:
 
         Raises:
             NATSBridgeError: `NATS_CONNECTION_FAILED`, also with what the server has refused since
-                the last flush.
+                the last flush, and where the connection was lost since then and some of what was
+                published with it, perhaps.
         """
         check_timeout(timeout)
         await self._round_trip("flushing", timeout)
+        before, self._published_in = self._published_in, None
+        self._check_refusal()
+        if before is not None and before != self._client.stats["reconnects"]:
+            raise self._failed("publishing", _LOST)
+
+    def _check_refusal(self) -> None:
         if self._broker is not None and self._broker.complaint:
             refusal, self._broker.complaint = self._broker.complaint, ""
             raise self._failed("what was sent", f"the server refused: {refusal}")
@@ -384,10 +397,8 @@ class Connection:
                 raise self._failed(what, f"no answer within {timeout} s")
             self._check_open()
             if self._client.stats["reconnects"] != reconnects or not self._client.is_connected:
-                raise self._failed(
-                    what,
-                    "the connection was lost; what was published last may not have arrived",
-                )
+                self._published_in = None
+                raise self._failed(what, _LOST)
         fault = asyncio.CancelledError() if task.cancelled() else task.exception()
         if fault is not None:
             raise self._failed(what, fault) from fault

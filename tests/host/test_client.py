@@ -332,6 +332,30 @@ class TestLosing:
             await nc.close()
             server.stop()
 
+    async def test_a_flush_tells_what_may_be_lost_with_the_connection(self, tmp_path: Path) -> None:
+        server = NatsServer(tmp_path)
+        nc = await natsbridge.connect(server.url, base_delay=20)
+        try:
+            await nc.publish("t.lost", b"1")
+            await nc.flush()
+            server.stop()
+            await asyncio.sleep(0.1)
+            server = NatsServer(tmp_path, port=server.port)
+            await nc.publish("t.lost", b"2")
+            await nc.flush()
+            await nc.publish("t.lost", b"3")
+            server.stop()
+            await asyncio.sleep(0.1)
+            server = NatsServer(tmp_path, port=server.port)
+            await nc.publish("t.lost", b"4")
+            await nc.subscribe("t.lost")
+            e = await failure(nc.flush())
+            assert "may not have arrived" in e.message
+            await nc.flush()
+        finally:
+            await nc.close()
+            server.stop()
+
     async def test_without_reconnect_waiters_learn_of_it(self, tmp_path: Path) -> None:
         server = NatsServer(tmp_path)
         nc = await natsbridge.connect(server.url, reconnect=False)
