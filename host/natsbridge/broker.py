@@ -11,6 +11,7 @@ What nats-py 2.16 does otherwise, and how it is met here:
   reconnects when it does.
 * Who waits in `publish` for a full socket cannot be cancelled, and waits for ever where the
   connection ends for good. In `Broker` both end it.
+* Malformed headers, which anybody may send, end its reading. `Broker` reads them itself.
 * What ends an attempt to reconnect with an unexpected exception ends all further ones. `Broker`
   lets out only those that are expected.
 * Messages of several subscriptions lose their order. `Arrival` numbers them as they are parsed.
@@ -35,6 +36,7 @@ from nats.aio.msg import Msg as NatsMsg
 from nats.aio.transport import TcpTransport
 
 from natsbridge.errors import INVALID_ARGUMENT, NATS_CONNECTION_FAILED, NATSBridgeError
+from natsbridge.headers import parse_headers
 from natsbridge.tls import Tls
 
 __all__ = ["Arrival", "Broker", "check_server", "open_broker", "server_url"]
@@ -58,12 +60,14 @@ class Arrival(NatsMsg):
     Attributes:
         number: among those of the connection.
         place: among those of its subscription.
+        block: its headers as they came, or None. nats-py takes a status for one of them.
     """
 
     def __init__(self, _client: Broker, **fields: Any) -> None:
         super().__init__(_client, **fields)
         self.number = next(_client.arrivals)
         self.place = 0
+        self.block = _client.block
 
 
 class Transport(TcpTransport):
@@ -143,6 +147,7 @@ class Broker(Client):
         self.arrivals = itertools.count()
         self.demands_tls = demands_tls
         self.complaint = ""
+        self.block: bytes | None = None  # of the message that is being parsed
 
     async def _connect_to_server(self, s: Srv) -> None:
         if self._transport is None and s.uri.scheme in ("nats", "tls"):
@@ -164,6 +169,13 @@ class Broker(Client):
                     raise nats.errors.SecureConnWantedError
                 info["tls_required"] = True  # where it is optional, too
         await super()._process_info(info, initial_connection)
+
+    async def _process_headers(self, headers: bytes | None) -> dict[str, str] | None:
+        self.block = headers or None
+        found, status, description = parse_headers(self.block)
+        if found is not None and status:
+            found.update({"Status": str(status), "Description": description})
+        return found
 
     async def _process_err(self, err_msg: str) -> None:
         self.complaint = err_msg.strip("' \r\n")

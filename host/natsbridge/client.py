@@ -212,17 +212,18 @@ class Connection:
                 `NATS_CONNECTION_FAILED`.
         """
         what = f"publishing to {subject!r}"
-        data = self._check_message(subject, payload, headers)
+        data, size = self._check_message(subject, payload, headers)
         if reply:
             check_subject(reply)
-        await self._room(what, len(data))
+        await self._room(what, size + len(f"PUB {subject} {reply} {size}\r\n\r\n".encode()))
         if self._published_in is None and self._client.is_connected:
             self._published_in = self._client.stats["reconnects"]
         await self._call(
             what, self._client.publish(subject, data, reply=reply, headers=headers or None)
         )
 
-    def _check_message(self, subject: str, payload: object, headers: object) -> bytes:
+    def _check_message(self, subject: str, payload: object, headers: object) -> tuple[bytes, int]:
+        """Return the payload, and its size with headers."""
         check_subject(subject)
         view = bytes_view(payload.encode() if isinstance(payload, str) else payload)
         if view is None:
@@ -232,7 +233,7 @@ class Connection:
         size = len(view) + check_headers(headers)
         self._check_open()
         if headers and not self._client._server_info.get("headers"):
-            raise NATSBridgeError(INVALID_ARGUMENT, f"the server at {self.url} takes no headers")
+            raise self._failed(f"sending headers to {subject!r}", "the server takes none")
         if size > self.max_payload:
             raise NATSBridgeError(
                 PAYLOAD_TOO_LARGE,
@@ -240,7 +241,7 @@ class Connection:
                 f" {self.max_payload}: send it with smartsend",
                 {"size": size, "max_payload": self.max_payload},
             )
-        return bytes(view)
+        return bytes(view), size
 
     async def _room(self, what: str, size: int) -> None:
         """While the connection is lost: refuse what does not fit, or wait until it is back."""
@@ -341,8 +342,8 @@ class Connection:
             NATSBridgeError: as `publish`; `NATS_CONNECTION_FAILED` at once where nobody listens.
         """
         check_timeout(timeout)
-        data = self._check_message(subject, payload, headers)
-        await self._room(f"a request to {subject!r}", len(data))
+        data, size = self._check_message(subject, payload, headers)
+        await self._room(f"a request to {subject!r}", size)
         try:
             answer = await self._client.request(
                 subject,
@@ -359,7 +360,7 @@ class Connection:
             return None
         except (nats.errors.Error, OSError) as e:
             raise self._failed(f"a request to {subject!r}", e) from e
-        return Msg(answer.subject, answer.reply, answer.data, answer.headers, self)
+        return Msg.of(answer, self)
 
     async def flush(self, timeout: float | None = 5) -> None:
         """Wait until the server has taken all that was published.
@@ -441,9 +442,15 @@ class Connection:
                 s._end()
 
     async def close(self) -> None:
-        """Close the connection; what was published is sent first. Can be called twice."""
+        """Close the connection; what was published is sent first. Can be called twice.
+
+        Raises:
+            NATSBridgeError: `NATS_CONNECTION_FAILED`, once it is closed, where messages waited for
+                a lost connection to come back (`pending_size`).
+        """
         if self._closed:
             return
+        lost = self._pending_size and not self._client.is_connected and self.pending
         if self._broker is not None and self._client.is_connected:
             with contextlib.suppress(NATSBridgeError):
                 await self.flush(CLOSE_S)
@@ -462,9 +469,13 @@ class Connection:
                 task.cancel()
         if flushes:
             await asyncio.wait(flushes)
+        if lost:
+            raise self._failed("closing", f"{lost} bytes of messages that waited were not sent")
 
     async def __aenter__(self) -> Connection:
         return self
 
-    async def __aexit__(self, *exc: object) -> None:
-        await self.close()
+    async def __aexit__(self, kind: object, *exc: object) -> None:
+        # What came first must not be hidden.
+        with contextlib.suppress(*(NATSBridgeError,) if kind else ()):
+            await self.close()

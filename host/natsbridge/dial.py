@@ -23,6 +23,8 @@ from natsbridge.tls import check_tls
 __all__ = ["DEFAULT_URL", "connect", "peer"]
 
 DEFAULT_URL = "nats://localhost:4222"
+#: Seconds between PINGs that are never sent.
+NEVER_S = 10 * 365 * 86400
 #: Bytes of an Ed25519 signature.
 SIGNATURE_SIZE = 64
 
@@ -68,7 +70,7 @@ async def connect(
         base_delay: ms after the first round of attempts at that; doubled after each further one.
         max_delay: ms between two rounds at most.
         ping_interval: seconds between PINGs. Two without an answer, and the link is taken to be
-            dead.
+            dead. 0: none are sent.
         pending_size: bytes that may wait while the connection is lost. 0: `publish` waits until
             it is back, for `timeout` at most.
         timeout: seconds for the whole.
@@ -102,7 +104,7 @@ async def connect(
         (base_delay, max_delay),
         check_tls(tls),
         nkey=nkey,
-        ping_interval=ping_interval,
+        ping_interval=ping_interval or NEVER_S,
         user=user or None,
         password=(password or "") if user else None,
         token=token or None,
@@ -113,9 +115,9 @@ async def connect(
 
 def _check_interval(ping_interval: object) -> None:
     number = isinstance(ping_interval, (int, float)) and not isinstance(ping_interval, bool)
-    if not number or not 0 < float(ping_interval) < math.inf:  # type: ignore[arg-type]
+    if not number or not 0 <= float(ping_interval) < math.inf:  # type: ignore[arg-type]
         raise NATSBridgeError(
-            INVALID_ARGUMENT, f"ping_interval must be more than 0 seconds, not {ping_interval!r}"
+            INVALID_ARGUMENT, f"ping_interval must be 0 or more seconds, not {ping_interval!r}"
         )
 
 

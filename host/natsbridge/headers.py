@@ -1,7 +1,7 @@
-"""Which headers may go with a message.
+"""Headers of a message: what may be sent, and what came.
 
 A line break in one would start another header or end them all, so every name and value is
-checked here.
+checked here. What others sent is taken as it is: it is no reason to lose a message.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ import re
 
 from natsbridge.errors import INVALID_ARGUMENT, NATSBridgeError
 
-__all__ = ["check_headers"]
+__all__ = ["check_headers", "parse_headers"]
 
 #: A token, as in HTTP.
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-#: Any control character.
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+#: Any control character but a tab.
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_BLANKS = " \t\r\n\v\f"
 #: Bytes around all headers, and around each.
 _FRAME = len(b"NATS/1.0\r\n\r\n")
 _SEPARATORS = len(b": \r\n")
@@ -26,7 +27,7 @@ def check_headers(headers: object) -> int:
 
     Args:
         headers: None, or a dict of str to str. Names are tokens as in HTTP; values hold no control
-            characters, and lose blanks at their ends.
+            characters but tabs, and lose blanks at their ends.
 
     Raises:
         NATSBridgeError: `INVALID_ARGUMENT`.
@@ -55,3 +56,27 @@ def check_headers(headers: object) -> int:
                 f" {ascii(value)[:80]}",
             ) from None
     return size
+
+
+def parse_headers(block: bytes | None) -> tuple[dict[str, str] | None, int, str]:
+    """Return the headers in what stands before a payload, the status and its description.
+
+    Of a name that stands twice, the last counts.
+
+    Args:
+        block: "NATS/1.0", perhaps a status, and the headers, in lines; None where nothing stands.
+    """
+    if block is None or not block.startswith(b"NATS/1.0"):
+        return None, 0, ""
+    first, *lines = block.decode("utf-8", "replace").split("\r\n")
+    words = first[len("NATS/1.0") :].strip(_BLANKS)
+    code, description = words[:3], words[3:]
+    status = 0
+    if len(code) == 3 and code.isascii() and code.isdigit() and description[:1] in ("", " "):
+        status = int(code)
+    headers = {}
+    for line in lines:
+        name, colon, value = line.partition(":")
+        if colon:
+            headers[name.strip(_BLANKS)] = value.strip(_BLANKS)
+    return headers, status, description.strip(_BLANKS) if status else ""

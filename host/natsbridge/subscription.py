@@ -7,11 +7,13 @@ from collections import deque
 from typing import TYPE_CHECKING, cast
 
 import nats.errors
+from nats.aio.msg import Msg as NatsMsg
 from nats.aio.subscription import Subscription as NatsSubscription
 
 from natsbridge.arguments import check_count
 from natsbridge.broker import Arrival
 from natsbridge.errors import INVALID_ARGUMENT, PAYLOAD_TOO_LARGE, NATSBridgeError
+from natsbridge.headers import parse_headers
 
 if TYPE_CHECKING:
     from natsbridge.client import Connection
@@ -34,9 +36,11 @@ class Msg:
         reply: where an answer is expected, or "".
         data: the payload.
         headers: names and values, or None where it has none.
+        status: the server's, as 503: nobody listens; or 0.
+        description: what it says of the status, or "".
     """
 
-    __slots__ = ("_connection", "data", "headers", "reply", "subject")
+    __slots__ = ("_connection", "data", "description", "headers", "reply", "status", "subject")
 
     def __init__(
         self,
@@ -44,13 +48,25 @@ class Msg:
         reply: str,
         data: bytes,
         headers: dict[str, str] | None = None,
+        status: int = 0,
+        description: str = "",
         connection: Connection | None = None,
     ) -> None:
         self.subject = subject
         self.reply = reply
         self.data = data
         self.headers = headers
+        self.status = status
+        self.description = description
         self._connection = connection
+
+    @classmethod
+    def of(cls, msg: NatsMsg, connection: Connection) -> Msg:
+        """Return a message as nats-py has it as one of ours."""
+        if not isinstance(msg, Arrival):
+            return cls(msg.subject, msg.reply, msg.data, msg.headers, connection=connection)
+        headers, status, description = parse_headers(msg.block)
+        return cls(msg.subject, msg.reply, msg.data, headers, status, description, connection)
 
     def __len__(self) -> int:
         return len(self.data)
@@ -148,7 +164,7 @@ class Subscription:
                 {"dropped": first.count},
             )
         self._bytes -= len(first.data)
-        return Msg(first.subject, first.reply, first.data, first.headers, self._connection)
+        return Msg.of(first, self._connection)
 
     async def next(self, timeout: float | None = None) -> Msg | None:
         """Return the next message, or None when none came within `timeout` seconds.

@@ -9,6 +9,7 @@ call the connection from there.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import ssl
 from collections.abc import Callable, Coroutine, Sequence
@@ -48,7 +49,15 @@ class Msg(client.Msg):
     __slots__ = ("_owner",)
 
     def __init__(self, msg: client.Msg, owner: Connection) -> None:
-        super().__init__(msg.subject, msg.reply, msg.data, msg.headers, msg._connection)
+        super().__init__(
+            msg.subject,
+            msg.reply,
+            msg.data,
+            msg.headers,
+            msg.status,
+            msg.description,
+            msg._connection,
+        )
         self._owner = owner
 
 
@@ -206,7 +215,8 @@ class Connection:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        with contextlib.suppress(*(NATSBridgeError,) if kind else ()):  # what came first counts
+            self.close()
 
 
 def _runner(

@@ -182,7 +182,7 @@ class TestReconnecting:
         [
             *({"base_delay": value} for value in (-1, "1", None, True, float("nan"))),
             *({"max_delay": value} for value in (-1, "1")),
-            *({"ping_interval": value} for value in (0, -1, "1", None, True, float("nan"))),
+            *({"ping_interval": value} for value in (-1, "1", None, True, float("nan"))),
             *({"pending_size": value} for value in (-1, 1.5, "1", None, True)),
         ],
     )
@@ -217,6 +217,30 @@ class TestPending:
         finally:
             await nc.close()
             server.stop()
+
+    async def test_closing_tells_what_was_not_sent(self, tmp_path: Path) -> None:
+        async def lose(server: NatsServer) -> natsbridge.client.Connection:
+            nc = await natsbridge.connect(server.url, pending_size=1000)
+            server.stop()
+            await asyncio.sleep(0.1)
+            return nc
+
+        nc = await lose(NatsServer(tmp_path))
+        await nc.publish("a", b"x" * 100)
+        e = await failure(nc.close())
+        assert e.code == "NATS_CONNECTION_FAILED"
+        assert "not sent" in e.message
+        await nc.close()
+        async with await lose(NatsServer(tmp_path)):
+            pass
+
+        async def fail() -> None:
+            async with await lose(NatsServer(tmp_path)) as nc:
+                await nc.publish("a", b"x" * 100)
+                raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):  # and it is not hidden
+            await fail()
 
     async def test_for_as_long_as_connecting_may_take(self, tmp_path: Path) -> None:
         server = NatsServer(tmp_path)

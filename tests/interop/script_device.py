@@ -623,19 +623,19 @@ def headed(headers, payload=b"x", reply=""):
 
 
 step("headers", headed, {"a": "b", "Content-Type": "text/plain; charset=utf-8", "X_1.~": "1"})
-step("headers of any text", headed, {"name": "Grüße: 世界 🙂", "empty": ""})
+step("headers of any text", headed, {"name": "Grüße: 世界\t🙂", "empty": ""})
 step("headers of one name but for its case", headed, {"name": "1", "Name": "2"})
 step("blanks around a header", headed, {"a": "  b c  "})
 step("no headers", headed, None)
 step("not one header", headed, {})
 step("headers without a payload", headed, {"a": "b"}, b"")
 step("headers of a large message", headed, {"a": "b"}, bytes(5000), "twin.reply")
-step("large headers", headed, {"a": "x" * 1500, "b": "y" * 1500}, b"z")
+step("large headers", headed, {"a": "x" * 900, "b": "y" * 900}, b"z" * 3000)
 for i, bad in enumerate(
     (
         *("a: b", [("a", "b")], 5, {"": "x"}, {"a b": "x"}, {"a:": "x"}, {"ä": "x"}),
         *({"a\nb": "x"}, {5: "x"}, {b"a": "x"}, {"a": 5}, {"a": None}, {"a": b"x"}, {"a": ["x"]}),
-        *({"a": "x\r\nb: y"}, {"a": "x\n"}, {"a": "x\0"}, {"a": "x\ty"}, {"a": "\x7f"}),
+        *({"a": "x\r\nb: y"}, {"a": "x\n"}, {"a": "x\0"}, {"a": "\x7f"}),
     )
 ):
     step("headers that are none %d" % i, nc.publish, "twin.h", b"", "", bad)
@@ -647,12 +647,12 @@ step("to the byte", headed, {"a": "b"}, bytes(nc.max_payload - 18))
 
 def asked(subject, payload, **options):
     msg = nc.request(subject, payload, 5, **options)
-    return [msg.headers, bytes(msg.data)]
+    return [msg.headers, bytes(msg.data), msg.status, msg.description]
 
 
 step("a request with headers", asked, "interop.echo", b"?", headers={"n": "1"})
 step("and one without", asked, "interop.echo", b"?")
-for i in range(9):
+for i in range(14):
     step("odd headers %d" % i, asked, "interop.odd", str(i))
 
 
@@ -804,11 +804,13 @@ for i, options in enumerate(
         *({"sign": signed}, {"nkey": "U"}, {"jwt": "x"}, {"nkey": "U", "sign": 5}),
         *({"nkey": 5, "sign": signed}, {"jwt": b"x", "sign": signed}),
         *({"base_delay": -1}, {"base_delay": "1"}, {"max_delay": None}, {"max_delay": -1}),
-        *({"ping_interval": 0}, {"ping_interval": -1}, {"ping_interval": "1"}),
+        *({"ping_interval": -1}, {"ping_interval": "1"}),
         *({"pending_size": -1}, {"pending_size": "1"}, {"pending_size": 1.5}),
     )
 ):
     step("options that cannot be %d" % i, natsbridge.connect, BROKER, **options)
 options = {"base_delay": 1, "max_delay": 2, "ping_interval": 1.5, "pending_size": 5000}
+with natsbridge.connect(BROKER, ping_interval=0) as other:
+    step("no PINGs", other.flush)
 with natsbridge.connect(BROKER, **options) as other:
     step("options that are fine", other.flush)

@@ -35,6 +35,11 @@ ODD = (
     b"NATS/1.0 100 Idle Heartbeat\r\na: b\r\n\r\n",
     b"NATS/1.0 200\r\n\r\n",
     b"NATS/1.0\r\na: \xff\r\n\r\n",
+    b"NATS/1.0 abc\r\na: b\r\n\r\n",
+    b"NATS/1.0 4044\r\n\r\n",
+    b"NATS/1.0",
+    b"junk\r\n\r\n",
+    b"\xff",
 )
 
 
