@@ -36,6 +36,13 @@ source: the source of payload %r failed while it was sent (%s); the message was 
 and the next call connects again
 subject: subject %r can't be used; use dotted words such as 'lab.camera': no white space, no control \
 character, no empty word, and wildcards only to subscribe
+tls-ca: TLS needs a CA to verify the server, since a board has no store of them; pass \
+tls={"ca": "ca.pem"} (a path, or bytes), or, where nothing secret is sent, tls={"verify": False}
+tls-file: tls: a certificate or key can't be used (%s); give paths, or bytes of PEM or DER
+tls-key: tls has the unknown key %r; use %s
+tls-none: this port of MicroPython has no TLS
+tls-verify: this MicroPython can't verify a TLS server; take 1.21 or newer, or, where nothing secret \
+is sent, pass tls={"verify": False}
 unsized: %s needs the size of its data; pass bytes or a seekable file
 unsubbed: the subscription to %s has ended; subscribe again
 """,
