@@ -7,7 +7,7 @@ These names are coroutines; `natsbridge.sync` has the same ones as ordinary func
 """
 
 from natsbridge._version import __version__
-from natsbridge.client import connect
+from natsbridge.dial import connect
 from natsbridge.download import fetch_with_backoff
 from natsbridge.envelope import envelope_to_json
 from natsbridge.errors import NATSBridgeError

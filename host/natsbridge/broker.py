@@ -5,7 +5,14 @@ What nats-py 2.16 does otherwise, and how it is met here:
 * It repeats the first connection for ever, and 60 times even without reconnecting. `open_broker`
   tries each server once: the error callback raises until the connection stands.
 * To it a `tls://` URL is only a wish: a server (or somebody between) that does not announce TLS
-  gets the credentials in the clear. `Broker` refuses.
+  gets the credentials in the clear. `Broker` refuses, and takes TLS where that is optional.
+* It waits the same time before each attempt to reconnect. `Backoff` waits longer and longer.
+* It closes for good on whatever the server complains of. `Broker` leaves that to the server, and
+  reconnects when it does.
+* Who waits in `publish` for a full socket cannot be cancelled, and waits for ever where the
+  connection ends for good. In `Broker` both end it.
+* What ends an attempt to reconnect with an unexpected exception ends all further ones. `Broker`
+  lets out only those that are expected.
 * Messages of several subscriptions lose their order. `Arrival` numbers them as they are parsed.
 """
 
@@ -14,22 +21,30 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import random
 import socket
 import ssl
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 from urllib.parse import ParseResult, urlsplit
 
 import nats.errors
-from nats.aio.client import Client
+from nats.aio.client import Client, Server, Srv
 from nats.aio.msg import Msg as NatsMsg
+from nats.aio.transport import TcpTransport
 
 from natsbridge.errors import INVALID_ARGUMENT, NATS_CONNECTION_FAILED, NATSBridgeError
+from natsbridge.tls import Tls
 
 __all__ = ["Arrival", "Broker", "check_server", "open_broker", "server_url"]
 
-#: Seconds between attempts to reconnect.
-RECONNECT_S = 1
+#: Seconds that an attempt to reconnect may take where connecting may take for ever.
+ATTEMPT_S = 5.0
+#: Seconds between two rounds of attempts at least, however short `base_delay` is.
+ROUND_S = 0.01
+#: Seconds between two looks at whether the connection that is written to still stands.
+LOOK_S = 0.1
 #: Seconds that cleaning up after a failed attempt may take.
 CLEANUP_S = 0.2
 _SCHEMES = ("nats", "tls", "ws", "wss")
@@ -38,32 +53,140 @@ Event = Callable[[Exception], Awaitable[None]]
 
 
 class Arrival(NatsMsg):
-    """A message that knows its place among all messages of its connection."""
+    """A message that knows its place among all messages of its connection.
+
+    Attributes:
+        number: among those of the connection.
+        place: among those of its subscription.
+    """
 
     def __init__(self, _client: Broker, **fields: Any) -> None:
         super().__init__(_client, **fields)
         self.number = next(_client.arrivals)
+        self.place = 0
+
+
+class Transport(TcpTransport):
+    """nats-py's, but for two things that asyncio wants otherwise."""
+
+    def writelines(self, payload: list[bytes]) -> None:
+        """Write. In one: since CPython 3.12, `drain` does not wait for what came as a list."""
+        self.write(b"".join(payload))  # type: ignore[no-untyped-call]
+
+    async def connect_tls(self, *arguments: Any) -> None:
+        """Shake hands on the connection that stands."""
+        await super().connect_tls(*arguments)
+        if self._io_writer is not None:
+            # asyncio knows of TLS only where it began so, and else warns at the end.
+            self._io_writer.transport.get_protocol()._over_ssl = True  # type: ignore[attr-defined]
+
+    def __bool__(self) -> bool:
+        return True  # so that nats-py connects this one, and makes none of its own
+
+
+class Backoff:
+    """Which server to try next, and in how many seconds: nats-py's `reconnect_to_server_handler`.
+
+    The first round through all servers is at once. `base_delay` and `max_delay` are ms.
+    """
+
+    def __init__(self, base_delay: float, max_delay: float) -> None:
+        self._base = base_delay
+        self._max = max_delay
+        self._attempts = 0
+        self._stands_since: float | None = None
+
+    def connected(self) -> None:
+        """Note that the connection stands."""
+        self._stands_since = time.monotonic()
+
+    def __call__(self, servers: list[Server], info: object) -> tuple[Server, float]:
+        if self._stands_since is not None:
+            # A server that takes us only to throw us out again must not be rushed.
+            if time.monotonic() - self._stands_since > self._max / 1000:
+                self._attempts = 0
+            self._stands_since = None
+        turn, place = divmod(self._attempts, len(servers))
+        self._attempts += 1
+        if place or not turn:
+            return servers[place], 0
+        delay = min(self._base * 2 ** min(turn - 1, 32), self._max) / 1000
+        # Many devices must not come back in step.
+        return servers[place], max(delay * random.uniform(0.75, 1.25), ROUND_S)
+
+
+@contextlib.contextmanager
+def _expected() -> Iterator[None]:
+    """Let out of an attempt to connect only what nats-py takes for a failed attempt."""
+    try:
+        yield
+    except (OSError, nats.errors.Error, asyncio.TimeoutError):
+        raise
+    except Exception as e:  # an INFO of the wrong form, a refused WebSocket, ...
+        raise nats.errors.Error(str(e) or type(e).__name__) from e
 
 
 class Broker(Client):
-    """A nats-py client. `arrivals` counts the messages that came."""
+    """A nats-py client.
+
+    Attributes:
+        arrivals: counts the messages that came.
+        demands_tls: whether a server without TLS is refused, whatever its URL says.
+        complaint: the server's last -ERR, or "".
+    """
 
     msg_class = Arrival
 
-    def __init__(self) -> None:
+    def __init__(self, nkey: str = "", demands_tls: bool = False) -> None:
         super().__init__()
+        self._public_nkey = nkey or None
         self.arrivals = itertools.count()
+        self.demands_tls = demands_tls
+        self.complaint = ""
+
+    async def _connect_to_server(self, s: Srv) -> None:
+        if self._transport is None and s.uri.scheme in ("nats", "tls"):
+            self._transport = Transport()  # type: ignore[no-untyped-call]
+        with _expected():
+            await super()._connect_to_server(s)
+
+    async def _process_connect_init(self) -> None:
+        with _expected():
+            await super()._process_connect_init()
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         server = self._current_server
-        if (
-            initial_connection
-            and server is not None
-            and server.uri.scheme == "tls"
-            and not info.get("tls_required")
-        ):
-            raise nats.errors.SecureConnWantedError
+        if initial_connection and server is not None:
+            scheme = server.uri.scheme
+            encrypted = scheme == "wss" or self.options["tls_handshake_first"]
+            if (self.demands_tls or scheme == "tls") and not encrypted:
+                if scheme == "ws" or not (info.get("tls_required") or info.get("tls_available")):
+                    raise nats.errors.SecureConnWantedError
+                info["tls_required"] = True  # where it is optional, too
         await super()._process_info(info, initial_connection)
+
+    async def _process_err(self, err_msg: str) -> None:
+        self.complaint = err_msg.strip("' \r\n")
+        if "stale connection" in err_msg:
+            await super()._process_err(err_msg)
+        else:
+            await self._error_cb(nats.errors.Error(f"nats: {self.complaint}"))
+
+    async def _flush_pending(self, force_flush: bool = False) -> Any:
+        idle = self._flusher_task is None or self._flusher_task.done()
+        if not force_flush or idle or not self.is_connected or self._flush_queue is None:
+            return await super()._flush_pending()
+        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        await self._flush_queue.put(written)
+        while self.is_connected and not written.done():
+            await asyncio.wait({written}, timeout=LOOK_S)
+
+    @property
+    def unwritten(self) -> int:
+        """Bytes that wait to be written to the socket."""
+        writer = getattr(self._transport, "_io_writer", None)
+        held = writer.transport.get_write_buffer_size() if writer and self.is_connected else 0
+        return self.pending_data_size + int(held)
 
     def abort(self) -> None:
         """Drop the socket at once, unsent bytes and all."""
@@ -106,31 +229,40 @@ def server_url(uri: ParseResult | str) -> str:
     return f"{parts.scheme}://{host}" + (f":{port}" if port else "")
 
 
-def _reason(e: BaseException, timeout: float | None) -> str:
+def _reason(e: BaseException, timeout: float | None, broker: Broker) -> str:
     """Return what went wrong at a server, and what to look at."""
-    text = str(e) or type(e).__name__
-    if isinstance(e, asyncio.TimeoutError):
+    text = broker.complaint or str(e) or type(e).__name__
+    if isinstance(e, asyncio.TimeoutError) and timeout is not None:
         return f"no answer within {timeout:.3g} s; is it a NATS server, and is the network up?"
     if isinstance(e, nats.errors.SecureConnWantedError):
-        return "it offers no TLS, which tls:// demands; nothing was sent to it"
+        return "it offers no TLS, which was demanded; nothing was sent to it"
+    if isinstance(e, ssl.SSLCertVerificationError):
+        return f"TLS failed ({text}); is it signed by tls['ca'], and made for this host name?"
+    if "authorization" in text.lower() or "authentication" in text.lower():
+        return "it refused the credentials; check user, password, token, key"
+    if broker._server_info.get(
+        "tls_verify"
+    ):  # and ends the connection after the handshake, where there is none
+        return f"it wants a client certificate: tls['cert'] and tls['key'] ({text})"
     if isinstance(e, ssl.SSLError):
-        return f"TLS failed ({text}); check its certificate and the host name"
-    if isinstance(e, nats.errors.UnexpectedEOF):
+        return f"TLS failed ({text}); does it have TLS, and want handshake_first?"
+    if isinstance(e, nats.errors.UnexpectedEOF) and not broker.complaint:
         return "it closed the connection without a word"
     if isinstance(e, ConnectionRefusedError):
         return "the connection was refused; does nats-server run there, on this port?"
     if isinstance(e, socket.gaierror):
         return "its host name is unknown; check the spelling and the network"
-    if "authorization" in text.lower() or "authentication" in text.lower():
-        return "it refused the credentials; check user and password, or token"
     return text.removeprefix("nats: ")
 
 
 async def open_broker(
     servers: list[str],
     timeout: float | None,
-    reconnect: bool,
+    reconnect: Backoff | None,
     on_error: Event,
+    *,
+    nkey: str = "",
+    tls: Tls | None = None,
     **options: Any,
 ) -> Broker:
     """Connect to the first of `servers` that takes us.
@@ -138,8 +270,10 @@ async def open_broker(
     Args:
         servers: checked URLs.
         timeout: seconds for all of them; each gets its share of what is left.
-        reconnect: whether to reconnect, for ever, when the connection is lost later.
+        reconnect: how to reconnect, for ever, when the connection is lost later; None: not at all.
         on_error: awaited with what goes wrong once the connection stands.
+        nkey: the user's public key, or "".
+        tls: what is demanded, or None.
         options: further arguments of nats-py's `connect`.
 
     Raises:
@@ -147,18 +281,26 @@ async def open_broker(
     """
     loop = asyncio.get_running_loop()
     deadline = None if timeout is None else loop.time() + timeout
+    if tls is not None:
+        options["tls"] = tls.context
+        options["tls_hostname"] = tls.hostname or None
+        options["tls_handshake_first"] = tls.handshake_first
     reasons = []
     for i, server in enumerate(servers):
         share = None
         if deadline is not None:
             share = max((deadline - loop.time()) / (len(servers) - i), 0.001)
+        broker = Broker(nkey, tls is not None)
         try:
-            broker = await _try(server, share, on_error, options)
+            await _try(broker, server, share, on_error, options)
         except (OSError, nats.errors.Error, asyncio.TimeoutError) as e:
-            reasons.append(f"{server_url(server)}: {_reason(e, share)}")
+            reasons.append(f"{server_url(server)}: {_reason(e, share, broker)}")
             continue
-        if reconnect:
+        if reconnect is not None:
+            reconnect.connected()
+            broker._reconnect_to_server_handler = reconnect
             broker.options["allow_reconnect"] = True
+            broker.options["connect_timeout"] = timeout or ATTEMPT_S
             if len(servers) > 1:
                 known = [s.uri.geturl() for s in broker.server_pool]
                 broker.set_server_pool(list(dict.fromkeys([*servers, *known])))
@@ -171,16 +313,15 @@ async def open_broker(
 
 
 async def _try(
-    server: str, timeout: float | None, on_error: Event, options: dict[str, Any]
-) -> Broker:
+    broker: Broker, server: str, timeout: float | None, on_error: Event, options: dict[str, Any]
+) -> None:
     standing = False
 
     async def error_cb(e: Exception) -> None:
-        if not standing:
+        if not standing and broker._reading_task is None:  # raised there, it would end that task
             raise e
         await on_error(e)
 
-    broker = Broker()
     try:
         await asyncio.wait_for(
             broker.connect(
@@ -188,7 +329,6 @@ async def _try(
                 error_cb=error_cb,
                 allow_reconnect=False,
                 max_reconnect_attempts=-1,
-                reconnect_time_wait=RECONNECT_S,
                 connect_timeout=timeout,  # type: ignore[arg-type] # it may be a float, or None
                 **options,
             ),
@@ -204,4 +344,3 @@ async def _try(
             await asyncio.wait_for(broker.close(), CLEANUP_S)
         raise
     standing = True
-    return broker

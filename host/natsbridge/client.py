@@ -9,43 +9,41 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import uuid
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
 import nats.errors
 from nats.aio.client import Client
 
-from natsbridge.arguments import check_field, check_timeout
-from natsbridge.broker import check_server, open_broker, server_url
+from natsbridge.arguments import check_timeout
+from natsbridge.broker import Backoff, Broker, open_broker, server_url
+from natsbridge.changes import Changes, deadline_of
 from natsbridge.errors import (
     INVALID_ARGUMENT,
     NATS_CONNECTION_FAILED,
     PAYLOAD_TOO_LARGE,
     NATSBridgeError,
 )
+from natsbridge.headers import check_headers
 from natsbridge.log import logger
 from natsbridge.source import bytes_view
 from natsbridge.subjects import check_queue, check_subject
 from natsbridge.subscription import Msg, Subscription
+from natsbridge.tls import Tls
 
-__all__ = ["DEFAULT_URL", "Connection", "Msg", "Subscription", "connect", "peer"]
+__all__ = ["Connection", "Msg", "Subscription"]
 
-DEFAULT_URL = "nats://localhost:4222"
-#: Seconds between PINGs: two without an answer, and the link is taken to be dead.
-PING_S = 20
 #: Seconds that a server which reads nothing can hold up `close`, twice.
 CLOSE_S = 2.0
 #: Seconds after which nats-py itself gives up on a PONG: longer than anybody waits. Cancelled
 #: earlier, its late PONG would end nats-py's reading task.
 _FLUSH_S = 86400
+#: Bytes of messages in nats-py from which on `publish` waits for the socket; nats-py's own figure.
+_BUFFER = 2 << 20
+
+_LOST = "the connection was lost; what was published since the last flush may not have arrived"
 
 T = TypeVar("T")
-
-
-def _deadline(timeout: float | None) -> float | None:
-    return None if timeout is None else asyncio.get_running_loop().time() + timeout
 
 
 class Connection:
@@ -54,30 +52,51 @@ class Connection:
     Attributes:
         name: who this peer is: the default sender name.
         id: which of its name: the default sender id.
+        tls: what `connect` was told about TLS.
     """
 
-    def __init__(self, client: Client | None, name: str, id: str) -> None:
+    def __init__(
+        self,
+        client: Client | None,
+        name: str,
+        id: str,
+        *,
+        tls: Any = None,
+        pending_size: int = 0,
+        timeout: float | None = 5,
+    ) -> None:
         self.name = name
         self.id = id
+        self.tls = tls
         self._client: Client = client  # type: ignore[assignment] # until _open has run
-        self._owned = client is None
+        self._broker: Broker | None = None  # the same, where it is ours
+        self._pending_size = pending_size
+        self._timeout = timeout
         self._url = ""
         self._closed = False
-        self._refusal = ""
+        self._drained = False
+        self._published_in: int | None = None  # which reconnect, first since the last flush
         self._subscriptions: set[Subscription] = set()
-        self._waiters: set[asyncio.Future[None]] = set()
+        self._changes = Changes()
         self._flushes: set[asyncio.Task[None]] = set()
 
     async def _open(
-        self, servers: list[str], timeout: float | None, reconnect: bool, **options: Any
+        self,
+        servers: list[str],
+        reconnect: bool,
+        delays: tuple[float, float],
+        tls: Tls | None,
+        **options: Any,
     ) -> None:
-        self._client = await open_broker(
+        self._backoff = Backoff(*delays)
+        self._client = self._broker = await open_broker(
             servers,
-            timeout,
-            reconnect,
+            self._timeout,
+            self._backoff if reconnect else None,
             self._on_error,
+            tls=tls,
             name=self.name or None,
-            ping_interval=PING_S,
+            pending_size=max(self._pending_size, _BUFFER),
             closed_cb=self._on_closed,
             disconnected_cb=self._on_disconnected,
             reconnected_cb=self._on_reconnected,
@@ -86,24 +105,18 @@ class Connection:
 
     async def _on_error(self, e: Exception) -> None:
         logger.warning("connection to %s: %s", self.url, str(e) or type(e).__name__)
-        if "permissions violation" in str(e):
-            self._refusal = str(e).removeprefix("nats: ")
 
     async def _on_closed(self) -> None:
-        self._wake()
+        self._changes.wake()
 
     async def _on_reconnected(self) -> None:
+        self._backoff.connected()
         logger.info("connected again to %s", self.url)
-        self._wake()
+        self._changes.wake()
 
     async def _on_disconnected(self) -> None:
         logger.info("the connection to %s is lost", self._url)
-        self._wake()
-
-    def _wake(self) -> None:
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+        self._changes.wake()
 
     @property
     def client(self) -> Client:
@@ -117,9 +130,21 @@ class Connection:
     @property
     def url(self) -> str:
         """The server's URL, without credentials; the last one while reconnecting."""
-        if self._client.connected_url is not None:
+        if self._client is not None and self._client.connected_url is not None:
             self._url = server_url(self._client.connected_url)
         return self._url
+
+    @property
+    def connected(self) -> bool:
+        """Whether the connection stands, as far as is known."""
+        return not self._closed and self._client.is_connected
+
+    @property
+    def pending(self) -> int:
+        """Bytes that were published and are not written yet."""
+        if self._broker is None:
+            return self._client.pending_data_size
+        return self._broker.unwritten
 
     @property
     def max_payload(self) -> int:
@@ -139,11 +164,12 @@ class Connection:
                 f"the connection to {self.url} is closed: call connect() again",
             )
         if self._client.is_closed:
+            complaint = "" if self._broker is None else self._broker.complaint
+            why = complaint or self._client.last_error or "closed by the server"
             raise NATSBridgeError(
                 NATS_CONNECTION_FAILED,
-                f"the connection to {self.url} is lost"
-                f" ({self._client.last_error or 'closed by the server'}): call connect() again,"
-                " with reconnect=True to have it come back by itself",
+                f"the connection to {self.url} is lost ({why}): call connect() again, with"
+                " reconnect=True to have it come back by itself",
             )
 
     async def _call(self, what: str, work: Awaitable[T]) -> T:
@@ -154,48 +180,87 @@ class Connection:
         except (nats.errors.Error, OSError, asyncio.TimeoutError, RuntimeError) as e:
             raise self._failed(what, e) from e
 
+    async def _stand(self, what: str, timeout: float | None) -> None:
+        """Wait until a lost connection is back."""
+        deadline = deadline_of(timeout)
+        self._check_open()
+        while not self._client.is_connected:
+            if not await self._changes.wait(deadline):
+                raise self._failed(what, f"the connection is lost since {timeout} s or more")
+            self._check_open()
+
     async def publish(
-        self, subject: str, payload: bytes | bytearray | memoryview | str, reply: str = ""
+        self,
+        subject: str,
+        payload: bytes | bytearray | memoryview | str,
+        reply: str = "",
+        headers: dict[str, str] | None = None,
     ) -> None:
         """Publish one message.
 
         It is written soon, not yet: `flush` waits until the server has it. While the connection
-        is lost, up to 2 MiB wait for it to come back.
+        is lost, `pending_size` bytes wait for it to come back, or else this call does.
 
         Args:
             subject: exact, no wildcards.
             payload: bytes-like, or a str, which is sent as UTF-8.
             reply: the subject to answer to.
+            headers: names and values, without line breaks.
 
         Raises:
-            NATSBridgeError: `INVALID_ARGUMENT`, `PAYLOAD_TOO_LARGE`, `NATS_CONNECTION_FAILED`.
+            NATSBridgeError: `INVALID_ARGUMENT`; `PAYLOAD_TOO_LARGE`, also for `pending_size`;
+                `NATS_CONNECTION_FAILED`.
         """
-        data = self._check_message(subject, payload)
+        what = f"publishing to {subject!r}"
+        data = self._check_message(subject, payload, headers)
         if reply:
             check_subject(reply)
+        await self._room(what, len(data))
+        if self._published_in is None and self._client.is_connected:
+            self._published_in = self._client.stats["reconnects"]
         await self._call(
-            f"publishing to {subject!r}", self._client.publish(subject, data, reply=reply)
+            what, self._client.publish(subject, data, reply=reply, headers=headers or None)
         )
 
-    def _check_message(self, subject: str, payload: object) -> bytes:
+    def _check_message(self, subject: str, payload: object, headers: object) -> bytes:
         check_subject(subject)
         view = bytes_view(payload.encode() if isinstance(payload, str) else payload)
         if view is None:
             raise NATSBridgeError(
                 INVALID_ARGUMENT, f"payload must be bytes or str, not {type(payload).__name__}"
             )
+        size = len(view) + check_headers(headers)
         self._check_open()
-        if len(view) > self.max_payload:
+        if headers and not self._client._server_info.get("headers"):
+            raise NATSBridgeError(INVALID_ARGUMENT, f"the server at {self.url} takes no headers")
+        if size > self.max_payload:
             raise NATSBridgeError(
                 PAYLOAD_TOO_LARGE,
-                f"the message to {subject!r} has {len(view)} bytes, and {self.url} takes"
+                f"the message to {subject!r} has {size} bytes, and {self.url} takes"
                 f" {self.max_payload}: send it with smartsend",
-                {"size": len(view), "max_payload": self.max_payload},
+                {"size": size, "max_payload": self.max_payload},
             )
         return bytes(view)
 
+    async def _room(self, what: str, size: int) -> None:
+        """While the connection is lost: refuse what does not fit, or wait until it is back."""
+        if self._broker is None or self._client.is_connected:
+            return
+        if not self._pending_size:
+            await self._stand(what, self._timeout)
+        elif self.pending + size > self._pending_size:
+            raise NATSBridgeError(
+                PAYLOAD_TOO_LARGE,
+                f"the connection to {self.url} is lost, {self.pending} bytes wait for it already,"
+                f" and pending_size is {self._pending_size}",
+                {"size": size, "pending": self.pending, "pending_size": self._pending_size},
+            )
+
     async def subscribe(self, subject: str, queue: str = "") -> Subscription:
         """Receive what is published to `subject`, from the moment this returns.
+
+        While the connection is lost, it waits until that is back, as `publish` without
+        `pending_size`.
 
         Args:
             subject: may have the wildcards `*` (one token) and, last, `>` (the rest).
@@ -207,9 +272,11 @@ class Connection:
         """
         check_subject(subject, wildcards=True)
         check_queue(queue)
+        what = f"subscribing to {subject!r}"
+        if self._broker is not None:
+            await self._stand(what, self._timeout)
         self._check_open()
         subscription = Subscription(self, subject, queue)
-        what = f"subscribing to {subject!r}"
         cb: Any = subscription._arrived
         subscription._nats = await self._call(
             what, self._client.subscribe(subject, queue=queue, cb=cb)
@@ -217,7 +284,8 @@ class Connection:
         self._subscriptions.add(subscription)
         try:
             if self._client.is_connected:
-                await self.flush()
+                await self._round_trip(what, self._timeout)
+                self._check_refusal()
         except BaseException:
             await subscription.unsubscribe()
             raise
@@ -227,18 +295,26 @@ class Connection:
         """Return the next message of any subscription, in the order in which they came.
 
         Args:
-            timeout: seconds after which to return None; None: wait for ever.
+            timeout: seconds after which to return None; None: wait for ever. After `drain`, None
+                comes at once when nothing is left.
 
         Raises:
             NATSBridgeError: as `Subscription.next`.
         """
-        return await self._take(lambda: self._subscriptions, timeout)
+        return await self._take(
+            lambda: self._subscriptions,
+            timeout,
+            lambda: self._drained and all(s._ended for s in self._subscriptions),
+        )
 
     async def _take(
-        self, among: Callable[[], Iterable[Subscription]], timeout: float | None
+        self,
+        among: Callable[[], Iterable[Subscription]],
+        timeout: float | None,
+        over: Callable[[], bool],
     ) -> Msg | None:
         check_timeout(timeout)
-        deadline = _deadline(timeout)
+        deadline = deadline_of(timeout)
         # Messages that were parsed in one go reach the queues in one turn of the loop, in any
         # order among subscriptions: let that turn end.
         await asyncio.sleep(0)
@@ -246,34 +322,18 @@ class Connection:
             ready = [s for s in among() if s._waiting]
             if ready:
                 return min(ready, key=lambda s: s._waiting[0].number)._pop()
+            if over():
+                return None
             self._check_open()
-            if not all(s._open for s in among()):
+            if not await self._changes.wait(deadline):
                 return None
-            if not await self._change(deadline):
-                return None
-
-    async def _change(
-        self, deadline: float | None, *tasks: asyncio.Task[None]
-    ) -> set[asyncio.Future[None]]:
-        """Wait until something happened here, or to `tasks`; return nothing at the deadline."""
-        loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[None] = loop.create_future()
-        self._waiters.add(waiter)
-        try:
-            done, _ = await asyncio.wait(
-                {waiter, *tasks},
-                timeout=None if deadline is None else max(deadline - loop.time(), 0),
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-        finally:
-            self._waiters.discard(waiter)
-        return done
 
     async def request(
         self,
         subject: str,
         payload: bytes | bytearray | memoryview | str,
         timeout: float | None = 5,
+        headers: dict[str, str] | None = None,
     ) -> Msg | None:
         """Publish and return the first answer, or None when none came within `timeout` seconds.
 
@@ -281,12 +341,14 @@ class Connection:
             NATSBridgeError: as `publish`; `NATS_CONNECTION_FAILED` at once where nobody listens.
         """
         check_timeout(timeout)
-        data = self._check_message(subject, payload)
+        data = self._check_message(subject, payload, headers)
+        await self._room(f"a request to {subject!r}", len(data))
         try:
             answer = await self._client.request(
                 subject,
                 data,
                 timeout=timeout,  # type: ignore[arg-type] # None waits for ever
+                headers=headers or None,
             )
         except nats.errors.NoRespondersError:
             raise NATSBridgeError(
@@ -297,7 +359,7 @@ class Connection:
             return None
         except (nats.errors.Error, OSError) as e:
             raise self._failed(f"a request to {subject!r}", e) from e
-        return Msg(answer.subject, answer.reply, answer.data, self)
+        return Msg(answer.subject, answer.reply, answer.data, answer.headers, self)
 
     async def flush(self, timeout: float | None = 5) -> None:
         """Wait until the server has taken all that was published.
@@ -307,58 +369,95 @@ class Connection:
 
         Raises:
             NATSBridgeError: `NATS_CONNECTION_FAILED`, also with what the server has refused since
-                the last flush.
+                the last flush, and where the connection was lost since then and some of what was
+                published with it, perhaps.
         """
         check_timeout(timeout)
-        deadline = _deadline(timeout)
-        self._check_open()
-        while not self._client.is_connected:  # where nats-py's own flush returns at once
-            if not await self._change(deadline):
-                raise self._failed("flushing", f"the connection is lost since {timeout} s or more")
-            self._check_open()
+        await self._round_trip("flushing", timeout)
+        before, self._published_in = self._published_in, None
+        self._check_refusal()
+        if before is not None and before != self._client.stats["reconnects"]:
+            raise self._failed("publishing", _LOST)
+
+    def _check_refusal(self) -> None:
+        if self._broker is not None and self._broker.complaint:
+            refusal, self._broker.complaint = self._broker.complaint, ""
+            raise self._failed("what was sent", f"the server refused: {refusal}")
+
+    async def _round_trip(self, what: str, timeout: float | None) -> None:
+        """Wait until the server has taken all that was sent, and all it had sent has come."""
+        deadline = deadline_of(timeout)
+        await self._stand(what, timeout)  # until then nats-py's own flush would return at once
         reconnects = self._client.stats["reconnects"]
         task = asyncio.ensure_future(self._client.flush(timeout=_FLUSH_S))
         self._flushes.add(task)
         task.add_done_callback(self._flushed)
         while not task.done():
-            if not await self._change(deadline, task):
-                raise self._failed("flushing", f"no answer within {timeout} s")
+            if not await self._changes.wait(deadline, task):
+                raise self._failed(what, f"no answer within {timeout} s")
             self._check_open()
             if self._client.stats["reconnects"] != reconnects or not self._client.is_connected:
-                raise self._failed(
-                    "flushing",
-                    "the connection was lost; what was published last may not have arrived",
-                )
+                self._published_in = None
+                raise self._failed(what, _LOST)
         fault = asyncio.CancelledError() if task.cancelled() else task.exception()
         if fault is not None:
-            raise self._failed("flushing", fault) from fault
-        if self._refusal:
-            refusal, self._refusal = self._refusal, ""
-            raise self._failed("what was sent", f"the server refused: {refusal}")
+            raise self._failed(what, fault) from fault
 
     def _flushed(self, task: asyncio.Task[None]) -> None:
         self._flushes.discard(task)
         if not task.cancelled():
             task.exception()  # seen: whoever waited has it, or has gone
 
+    async def drain(self, timeout: float | None = 5) -> None:
+        """End all subscriptions, but let what came for them be taken, and flush.
+
+        Publishing is possible afterwards, for instance answers; so is subscribing.
+
+        Args:
+            timeout: seconds.
+
+        Raises:
+            NATSBridgeError: as `flush`.
+        """
+        check_timeout(timeout)
+        self._check_open()
+        self._drained = True
+        async with self._ending([s for s in self._subscriptions if not s._ended]):
+            await self.flush(timeout)
+
+    @contextlib.asynccontextmanager
+    async def _ending(self, subscriptions: list[Subscription]) -> AsyncIterator[None]:
+        """End subscriptions around a round trip, after which all has come that was sent to them."""
+        try:
+            for s in subscriptions:
+                await s._stop()
+            yield
+        except BaseException:
+            for s in subscriptions:
+                await s._stop()  # again: on a new connection it has been renewed
+            raise
+        finally:
+            for s in subscriptions:
+                s._end()
+
     async def close(self) -> None:
         """Close the connection; what was published is sent first. Can be called twice."""
         if self._closed:
             return
-        if self._owned and self._client.is_connected:
+        if self._broker is not None and self._client.is_connected:
             with contextlib.suppress(NATSBridgeError):
                 await self.flush(CLOSE_S)
         self._closed = True
-        self._wake()
+        self._changes.wake()
         flushes = list(self._flushes)
         try:
-            if self._owned:
-                await asyncio.wait_for(self._client.close(), CLOSE_S)
+            if self._broker is not None:
+                await asyncio.wait_for(self._broker.close(), CLOSE_S)
         except (nats.errors.Error, OSError, asyncio.TimeoutError, RuntimeError) as e:
             logger.warning("closing the connection to %s: %s", self.url, e or "no answer")
         finally:
-            if self._owned:
-                self._client.abort()  # type: ignore[attr-defined] # ours is a Broker
+            if self._broker is not None:
+                self._broker.abort()
             for task in flushes:
                 task.cancel()
         if flushes:
@@ -369,73 +468,3 @@ class Connection:
 
     async def __aexit__(self, *exc: object) -> None:
         await self.close()
-
-
-async def connect(
-    servers: str | list[str] | None = None,
-    *,
-    name: str = "",
-    id: str = "",
-    user: str = "",
-    password: str = "",
-    token: str = "",
-    reconnect: bool = True,
-    timeout: float | None = 5,
-) -> Connection:
-    """Connect to a broker.
-
-    Args:
-        servers: a URL (nats://host:port; tls:// demands TLS) or a list of them, tried in order.
-            None: $NATS_URL or nats://localhost:4222.
-        name: who this peer is; "" is nobody in particular.
-        id: which of that name; "" becomes a UUID.
-        user: credentials, with `password`.
-        password: credentials, with `user`.
-        token: credentials, alone.
-        reconnect: whether a lost connection comes back by itself, however long that takes.
-        timeout: seconds for the whole.
-
-    Raises:
-        NATSBridgeError: `NATS_CONNECTION_FAILED`, `INVALID_ARGUMENT`.
-    """
-    if servers is None:
-        servers = os.environ.get("NATS_URL") or DEFAULT_URL
-    if isinstance(servers, str):
-        servers = [servers]
-    if not isinstance(servers, (list, tuple)) or not servers:
-        raise NATSBridgeError(
-            INVALID_ARGUMENT, f"servers must be a URL or a list of at least one, not {servers!r}"
-        )
-    urls = [check_server(s) for s in servers]
-    for what, value in (("name", name), ("id", id), ("user", user), ("token", token)):
-        check_field(value, what)
-    check_field(password, "password")
-    check_timeout(timeout)
-    connection = Connection(None, name, id or str(uuid.uuid4()))
-    await connection._open(
-        urls,
-        timeout,
-        reconnect,
-        user=user or None,
-        password=(password or "") if user else None,
-        token=token or None,
-    )
-    return connection
-
-
-def peer(nats_connection: object) -> Connection:
-    """Return a connection to use: ours as it is, a plain nats-py client wrapped.
-
-    Raises:
-        NATSBridgeError: `INVALID_ARGUMENT` for anything else.
-    """
-    if isinstance(nats_connection, Connection):
-        return nats_connection
-    if isinstance(nats_connection, Client):
-        name = nats_connection.options.get("name")
-        return Connection(nats_connection, name if isinstance(name, str) else "", "")
-    raise NATSBridgeError(
-        INVALID_ARGUMENT,
-        "nats_connection must be what natsbridge.connect() returned or a nats-py client, not a"
-        f" {type(nats_connection).__module__}.{type(nats_connection).__qualname__}",
-    )

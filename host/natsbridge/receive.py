@@ -12,7 +12,8 @@ from nats.aio.msg import Msg as NatsMsg
 from natsbridge import http, plik
 from natsbridge.allowed import Allowed
 from natsbridge.arguments import Progress, bounded, check_count, check_timeout
-from natsbridge.client import Connection, Msg, peer
+from natsbridge.client import Connection, Msg
+from natsbridge.dial import peer
 from natsbridge.download import in_thread
 from natsbridge.errors import DOWNLOAD_FAILED, INVALID_ARGUMENT, NATSBridgeError
 from natsbridge.incoming import INLINE, DownloadHandler, Incoming
@@ -51,7 +52,7 @@ def _check_sink(sink: object, spool_dir: object) -> None:
                 f"{what} must be a folder{' or a callable' if what == 'sink' else ''},"
                 f" not {type(folder).__name__}",
             )
-        if not Path(folder).is_dir():
+        if folder == "" or not Path(folder).is_dir():  # "" would be the current one
             raise NATSBridgeError(
                 INVALID_ARGUMENT, f"{what} {str(folder)!r} is no folder: create it first"
             )

@@ -13,7 +13,8 @@ from typing import Any
 
 from natsbridge import http, plik
 from natsbridge.arguments import Progress, bounded, check_count, check_field, check_timeout
-from natsbridge.client import Connection, connect, peer
+from natsbridge.client import Connection
+from natsbridge.dial import connect, peer
 from natsbridge.envelope import MAX_PAYLOADS, build_envelope, check_metadata
 from natsbridge.errors import (
     INVALID_ARGUMENT,

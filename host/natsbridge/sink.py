@@ -196,12 +196,17 @@ class WritableTarget(Target):
         try:
             while view:
                 count = self._writable.write(view)
+                if isinstance(count, int) and count < 1:
+                    raise OSError(f"write() took {count} of {len(view)} bytes")
                 # Writables that are no files may return nothing, having taken all.
                 view = view[count:] if isinstance(count, int) else view[:0]
         except OSError as e:
-            raise NATSBridgeError(
-                INVALID_ARGUMENT, f"writing {self._dataname!r} to its sink failed: {e}"
-            ) from e
+            raise self._failed(e) from e
+
+    def _failed(self, e: OSError) -> NATSBridgeError:
+        return NATSBridgeError(
+            INVALID_ARGUMENT, f"writing {self._dataname!r} to its sink failed: {e}"
+        )
 
     def restart(self) -> bool:
         """Go back to where writing began."""
@@ -215,5 +220,10 @@ class WritableTarget(Target):
         return True
 
     def commit(self) -> Any:
-        """Return the writable."""
+        """Return the writable, with nothing left in its buffer: a full disk shows now."""
+        try:
+            if callable(getattr(self._writable, "flush", None)):
+                self._writable.flush()
+        except OSError as e:
+            raise self._failed(e) from e
         return self._writable

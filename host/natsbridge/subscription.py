@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import nats.errors
 from nats.aio.subscription import Subscription as NatsSubscription
 
+from natsbridge.arguments import check_count
 from natsbridge.broker import Arrival
 from natsbridge.errors import INVALID_ARGUMENT, PAYLOAD_TOO_LARGE, NATSBridgeError
 
@@ -21,6 +22,8 @@ __all__ = ["Msg", "Subscription"]
 #: second or more at full speed. Further ones are dropped, and `next` says so.
 MAX_QUEUED_MESSAGES = 512 << 10
 MAX_QUEUED_BYTES = 128 << 20
+#: Seconds that draining one subscription may take.
+DRAIN_S = 5.0
 
 
 class Msg:
@@ -30,16 +33,23 @@ class Msg:
         subject: what it was published to.
         reply: where an answer is expected, or "".
         data: the payload.
+        headers: names and values, or None where it has none.
     """
 
-    __slots__ = ("_connection", "data", "reply", "subject")
+    __slots__ = ("_connection", "data", "headers", "reply", "subject")
 
     def __init__(
-        self, subject: str, reply: str, data: bytes, connection: Connection | None = None
+        self,
+        subject: str,
+        reply: str,
+        data: bytes,
+        headers: dict[str, str] | None = None,
+        connection: Connection | None = None,
     ) -> None:
         self.subject = subject
         self.reply = reply
         self.data = data
+        self.headers = headers
         self._connection = connection
 
     def __len__(self) -> int:
@@ -55,8 +65,9 @@ class Msg:
 class _Gap:
     """Stands in a queue where messages were dropped."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, place: int) -> None:
         self.number = number
+        self.place = place
         self.count = 1
 
 
@@ -70,23 +81,64 @@ class Subscription:
         self._nats: NatsSubscription | None = None
         self._waiting: deque[Arrival | _Gap] = deque()
         self._bytes = 0
+        self._came = 0  # messages in all
+        self._limit = 0  # how many may come, or 0
         self._open = True
+        self._ended = False  # nothing more comes
 
     async def _arrived(self, msg: Arrival) -> None:
+        self._put(msg)
+
+    def _put(self, msg: Arrival) -> None:
+        if self._ended:
+            return
+        self._came += 1
+        msg.place = self._came
         full = len(self._waiting) >= MAX_QUEUED_MESSAGES
         if full or (self._waiting and self._bytes + len(msg.data) > MAX_QUEUED_BYTES):
             last = self._waiting[-1]
             if isinstance(last, _Gap):
                 last.count += 1
             else:
-                self._waiting.append(_Gap(msg.number))
+                self._waiting.append(_Gap(msg.number, msg.place))
         else:
             self._waiting.append(msg)
             self._bytes += len(msg.data)
-        self._connection._wake()
+        if self._came == self._limit:
+            self._finish()
+        self._connection._changes.wake()
+
+    def _finish(self) -> None:
+        """Note that nothing more comes."""
+        self._ended = True
+        if not self._waiting:
+            self._connection._subscriptions.discard(self)
+        self._connection._changes.wake()
+
+    async def _stop(self) -> None:
+        """Tell the server to send no more."""
+        client = self._connection._client
+        if self._nats is None:
+            return
+        if client.is_connected:
+            await client._send_unsubscribe(self._nats._id)
+        else:
+            client._remove_sub(self._nats._id)  # so that it is not renewed
+
+    def _end(self) -> None:
+        """Take what nats-py still holds for us; nothing more comes after that."""
+        if self._nats is not None:
+            self._connection._client._remove_sub(self._nats._id)
+            self._nats._stop_processing()
+            while not self._nats._pending_queue.empty():
+                msg = self._nats._pending_queue.get_nowait()
+                self._put(cast(Arrival, msg))
+        self._finish()
 
     def _pop(self) -> Msg:
         first = self._waiting.popleft()
+        if self._ended and not self._waiting:
+            self._connection._subscriptions.discard(self)
         if isinstance(first, _Gap):
             raise NATSBridgeError(
                 PAYLOAD_TOO_LARGE,
@@ -96,10 +148,13 @@ class Subscription:
                 {"dropped": first.count},
             )
         self._bytes -= len(first.data)
-        return Msg(first.subject, first.reply, first.data, self._connection)
+        return Msg(first.subject, first.reply, first.data, first.headers, self._connection)
 
     async def next(self, timeout: float | None = None) -> Msg | None:
         """Return the next message, or None when none came within `timeout` seconds.
+
+        None comes at once when the subscription has ended, by its limit or by `drain`, and nothing
+        is left.
 
         Raises:
             NATSBridgeError: `NATS_CONNECTION_FAILED` when the connection is closed or lost,
@@ -110,19 +165,51 @@ class Subscription:
             raise NATSBridgeError(
                 INVALID_ARGUMENT, f"the subscription to {self.subject!r} has ended: subscribe again"
             )
-        return await self._connection._take(lambda: [self], timeout)
+        return await self._connection._take(
+            lambda: [self], timeout, lambda: self._ended or not self._open
+        )
 
-    async def unsubscribe(self) -> None:
-        """End the subscription; messages that wait are dropped. Can be called twice."""
-        if not self._open:
+    async def unsubscribe(self, limit: int = 0) -> None:
+        """End the subscription. Can be called twice.
+
+        Args:
+            limit: how many messages it may get in all, from its start; those that wait beyond that
+                are dropped. 0: no more, and what waits is dropped.
+
+        Raises:
+            NATSBridgeError: `INVALID_ARGUMENT`.
+        """
+        check_count(limit, "limit")
+        if not self._open or (limit and self._ended):
             return
-        self._open = False
-        self._waiting.clear()
-        self._connection._subscriptions.discard(self)
-        self._connection._wake()
+        if limit:
+            self._limit = limit
+            while self._waiting and self._waiting[-1].place > limit:
+                last = self._waiting.pop()
+                self._bytes -= len(last.data) if isinstance(last, Arrival) else 0
+            if self._came >= limit:
+                self._finish()
+        else:
+            self._open = False
+            self._waiting.clear()
+            self._finish()
         with contextlib.suppress(nats.errors.Error, OSError):  # nothing to end any more
             if self._nats is not None:
-                await self._nats.unsubscribe()
+                await self._nats.unsubscribe(limit)
+
+    async def drain(self) -> None:
+        """End the subscription; what the server had sent until then can still be taken.
+
+        Raises:
+            NATSBridgeError: `NATS_CONNECTION_FAILED` when the connection is lost meanwhile, and
+                with it some of that, perhaps.
+        """
+        if self._ended:
+            return
+        connection = self._connection
+        async with connection._ending([self]):
+            if connection._client.is_connected:
+                await connection._round_trip(f"draining {self.subject!r}", DRAIN_S)
 
     def __aiter__(self) -> Subscription:
         return self
@@ -135,8 +222,9 @@ class Subscription:
                 if not self._open or self._connection._closed:
                     break  # by us, meanwhile
                 raise
-            if msg is not None:
-                return msg
+            if msg is None:
+                break
+            return msg
         raise StopAsyncIteration
 
     async def __aenter__(self) -> Subscription:

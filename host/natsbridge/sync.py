@@ -10,13 +10,14 @@ call the connection from there.
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
 from nats.aio.msg import Msg as NatsMsg
 
-from natsbridge import client, download, envelope, plik, receive, send
+from natsbridge import client, dial, download, envelope, plik, receive, send
 from natsbridge._version import __version__
 from natsbridge.arguments import Progress
 from natsbridge.errors import INVALID_ARGUMENT, NATSBridgeError
@@ -47,7 +48,7 @@ class Msg(client.Msg):
     __slots__ = ("_owner",)
 
     def __init__(self, msg: client.Msg, owner: Connection) -> None:
-        super().__init__(msg.subject, msg.reply, msg.data, msg._connection)
+        super().__init__(msg.subject, msg.reply, msg.data, msg.headers, msg._connection)
         self._owner = owner
 
 
@@ -64,10 +65,15 @@ class Subscription:
         """Return the next message, or None when none came within `timeout` seconds."""
         return self._owner._message(self._subscription.next(timeout))
 
-    def unsubscribe(self) -> None:
-        """End the subscription; messages that wait are dropped. Can be called twice."""
+    def unsubscribe(self, limit: int = 0) -> None:
+        """End the subscription, at once or after `limit` messages in all. Can be called twice."""
         if not self._owner._closed:
-            self._owner._run(self._subscription.unsubscribe())
+            self._owner._run(self._subscription.unsubscribe(limit))
+
+    def drain(self) -> None:
+        """End the subscription; what the server had sent until then can still be taken."""
+        if not self._owner._closed:
+            self._owner._run(self._subscription.drain())
 
     def __iter__(self) -> Subscription:
         return self
@@ -126,15 +132,34 @@ class Connection:
         return self._connection.url
 
     @property
+    def tls(self) -> Any:
+        """What `connect` was told about TLS."""
+        return self._connection.tls
+
+    @property
+    def connected(self) -> bool:
+        """Whether the connection stands, as far as is known."""
+        return self._connection.connected
+
+    @property
+    def pending(self) -> int:
+        """Bytes that were published and are not written yet."""
+        return self._connection.pending
+
+    @property
     def max_payload(self) -> int:
         """Bytes that a message may have, as the server announced."""
         return self._connection.max_payload
 
     def publish(
-        self, subject: str, payload: bytes | bytearray | memoryview | str, reply: str = ""
+        self,
+        subject: str,
+        payload: bytes | bytearray | memoryview | str,
+        reply: str = "",
+        headers: dict[str, str] | None = None,
     ) -> None:
         """Publish one message."""
-        self._run(self._connection.publish(subject, payload, reply))
+        self._run(self._connection.publish(subject, payload, reply, headers))
 
     def subscribe(self, subject: str, queue: str = "") -> Subscription:
         """Receive what is published to `subject`, from the moment this returns."""
@@ -149,13 +174,18 @@ class Connection:
         subject: str,
         payload: bytes | bytearray | memoryview | str,
         timeout: float | None = 5,
+        headers: dict[str, str] | None = None,
     ) -> Msg | None:
         """Publish and return the first answer, or None when none came within `timeout` seconds."""
-        return self._message(self._connection.request(subject, payload, timeout))
+        return self._message(self._connection.request(subject, payload, timeout, headers))
 
     def flush(self, timeout: float | None = 5) -> None:
         """Wait until the server has taken all that was published."""
         self._run(self._connection.flush(timeout))
+
+    def drain(self, timeout: float | None = 5) -> None:
+        """End all subscriptions, but let what came for them be taken, and flush."""
+        self._run(self._connection.drain(timeout))
 
     def close(self) -> None:
         """Close the connection and end its thread. Can be called twice."""
@@ -202,21 +232,37 @@ def connect(
     user: str = "",
     password: str = "",
     token: str = "",
+    jwt: str = "",
+    nkey: str = "",
+    sign: Callable[[bytes], bytes] | None = None,
+    tls: bool | dict[str, Any] | ssl.SSLContext | None = None,
     reconnect: bool = True,
+    base_delay: float = 100,
+    max_delay: float = 5000,
+    ping_interval: float = 60,
+    pending_size: int = 0,
     timeout: float | None = 5,
 ) -> Connection:
     """Connect to a broker; see `natsbridge.connect`."""
     thread = LoopThread()
     try:
         connection = thread.run(
-            client.connect(
+            dial.connect(
                 servers,
                 name=name,
                 id=id,
                 user=user,
                 password=password,
                 token=token,
+                jwt=jwt,
+                nkey=nkey,
+                sign=sign,
+                tls=tls,
                 reconnect=reconnect,
+                base_delay=base_delay,
+                max_delay=max_delay,
+                ping_interval=ping_interval,
+                pending_size=pending_size,
                 timeout=timeout,
             )
         )
@@ -300,7 +346,7 @@ def smartreceive(
     """Receive the payloads of a message; see `natsbridge.smartreceive`."""
     owner = nats_connection
     if isinstance(msg, NatsMsg):  # its client belongs to another loop
-        msg = client.Msg(msg.subject, msg.reply, msg.data)
+        msg = client.Msg(msg.subject, msg.reply, msg.data, msg.headers)
     if owner is None and isinstance(msg, Msg) and not msg._owner._closed:
         owner = msg._owner
     run, connection = _runner(owner)

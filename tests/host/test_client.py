@@ -12,7 +12,8 @@ import natsbridge
 from conftest import NatsServer
 from natsbridge import client as client_module
 from natsbridge import subscription
-from natsbridge.client import Connection, Msg, peer
+from natsbridge.client import Connection, Msg
+from natsbridge.dial import peer
 from natsbridge.errors import NATSBridgeError
 
 pytestmark = pytest.mark.asyncio
@@ -314,7 +315,7 @@ class TestMessages:
 class TestLosing:
     async def test_a_lost_connection_comes_back(self, tmp_path: Path) -> None:
         server = NatsServer(tmp_path)
-        nc = await natsbridge.connect(server.url)
+        nc = await natsbridge.connect(server.url, pending_size=100)
         try:
             sub = await nc.subscribe("t.back")
             server.stop()
@@ -327,6 +328,30 @@ class TestLosing:
             msg = await sub.next(2)
             assert msg is not None
             assert msg.data == b"kept"
+        finally:
+            await nc.close()
+            server.stop()
+
+    async def test_a_flush_tells_what_may_be_lost_with_the_connection(self, tmp_path: Path) -> None:
+        server = NatsServer(tmp_path)
+        nc = await natsbridge.connect(server.url, base_delay=20)
+        try:
+            await nc.publish("t.lost", b"1")
+            await nc.flush()
+            server.stop()
+            await asyncio.sleep(0.1)
+            server = NatsServer(tmp_path, port=server.port)
+            await nc.publish("t.lost", b"2")
+            await nc.flush()
+            await nc.publish("t.lost", b"3")
+            server.stop()
+            await asyncio.sleep(0.1)
+            server = NatsServer(tmp_path, port=server.port)
+            await nc.publish("t.lost", b"4")
+            await nc.subscribe("t.lost")
+            e = await failure(nc.flush())
+            assert "may not have arrived" in e.message
+            await nc.flush()
         finally:
             await nc.close()
             server.stop()

@@ -510,6 +510,7 @@ class TestBadArguments:
             {"timeout": "x"},
             {"sink": 5},
             {"sink": "/no/such/folder"},
+            {"sink": ""},
             {"spool_dir": "/no/such/folder"},
             {"fileserver_download_handler": 5},
             {"nack": True},

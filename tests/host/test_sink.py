@@ -1,5 +1,6 @@
 """sink: names that are safe, files that are whole, writables of every kind."""
 
+import contextlib
 import io
 import os
 from pathlib import Path
@@ -132,6 +133,24 @@ class TestWritables:
         with pytest.raises(NATSBridgeError, match=r"write\(\)") as e:
             sink.WritableTarget("d", 5)
         assert e.value.code == "INVALID_ARGUMENT"
+
+    @pytest.mark.parametrize("count", [0, -1, False])
+    def test_a_writable_that_takes_nothing_is_not_asked_for_ever(self, count: int) -> None:
+        class Stuck(io.RawIOBase):
+            def write(self, data: Any) -> int:
+                return count
+
+        with pytest.raises(NATSBridgeError, match="took") as e:
+            sink.WritableTarget("d", Stuck()).write(b"x")
+        assert e.value.code == "INVALID_ARGUMENT"
+
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has it")
+    def test_a_disk_that_is_full_behind_a_buffer(self) -> None:
+        with contextlib.suppress(OSError), Path("/dev/full").open("wb") as full:
+            target = sink.WritableTarget("d", full)
+            target.write(b"x")
+            with pytest.raises(NATSBridgeError, match="No space left"):
+                target.commit()
 
     def test_a_full_disk_is_an_error_of_ours(self) -> None:
         class Full(io.RawIOBase):

@@ -43,14 +43,15 @@ def signatures(module: str) -> dict[str, str]:
 def test_parameters_and_defaults_are_those_of_the_coroutines() -> None:
     ours = signatures("sync")
     theirs: dict[str, str] = {}
-    for module in ("client", "subscription", "send", "receive", "plik", "download", "envelope"):
+    modules = ("dial", "client", "subscription", "send", "receive", "plik", "download", "envelope")
+    for module in modules:
         theirs.update(signatures(module))
     names = [n for n in sync.__all__ if n not in ("NATSBridgeError", "__version__")]
     names += [
         f"{kind}.{name}"
         for kind, methods in {
-            "Connection": ("publish", "subscribe", "next", "request", "flush", "close"),
-            "Subscription": ("next", "unsubscribe"),
+            "Connection": ("publish", "subscribe", "next", "request", "flush", "drain", "close"),
+            "Subscription": ("next", "unsubscribe", "drain"),
         }.items()
         for name in methods
     ]

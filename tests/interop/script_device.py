@@ -1,7 +1,8 @@
 """One script for both sides: firmware on MicroPython, natsbridge.sync on CPython.
 
-Called with the URLs of broker and file server and an empty folder. Prints a line of JSON for each
-step: its result, or the code of its error. What may differ (ids, times, wording) is left out.
+Called with the URLs of broker and file server, an empty folder, the URL of a broker with TLS that
+takes one NKEY user alone, the path of its CA and the user's public key. Prints a line of JSON for
+each step: its result, or the code of its error. What may differ (ids, times, wording) is left out.
 """
 
 import hashlib
@@ -18,7 +19,7 @@ if sys.implementation.name == "micropython":
 else:
     from natsbridge import sync as natsbridge
 
-BROKER, FILES, FOLDER = sys.argv[1:4]
+BROKER, FILES, FOLDER, SECURE, CA, NKEY = sys.argv[1:7]
 PHOTO = bytes(range(256)) * 20
 
 
@@ -611,6 +612,128 @@ def iterate():
     return came
 
 
+step("connected", lambda: [nc.connected, nc.pending, nc.tls])
+
+
+# headers
+def headed(headers, payload=b"x", reply=""):
+    nc.publish("twin.h", payload, reply, headers)
+    msg = sub.next(5)
+    return [msg.headers, msg.data, msg.reply, len(msg), msg.headers]
+
+
+step("headers", headed, {"a": "b", "Content-Type": "text/plain; charset=utf-8", "X_1.~": "1"})
+step("headers of any text", headed, {"name": "Grüße: 世界 🙂", "empty": ""})
+step("headers of one name but for its case", headed, {"name": "1", "Name": "2"})
+step("blanks around a header", headed, {"a": "  b c  "})
+step("no headers", headed, None)
+step("not one header", headed, {})
+step("headers without a payload", headed, {"a": "b"}, b"")
+step("headers of a large message", headed, {"a": "b"}, bytes(5000), "twin.reply")
+step("large headers", headed, {"a": "x" * 1500, "b": "y" * 1500}, b"z")
+for i, bad in enumerate(
+    (
+        *("a: b", [("a", "b")], 5, {"": "x"}, {"a b": "x"}, {"a:": "x"}, {"ä": "x"}),
+        *({"a\nb": "x"}, {5: "x"}, {b"a": "x"}, {"a": 5}, {"a": None}, {"a": b"x"}, {"a": ["x"]}),
+        *({"a": "x\r\nb: y"}, {"a": "x\n"}, {"a": "x\0"}, {"a": "x\ty"}, {"a": "\x7f"}),
+    )
+):
+    step("headers that are none %d" % i, nc.publish, "twin.h", b"", "", bad)
+step("nor in a request", nc.request, "interop.echo", b"", 1, {"a": "b\n"})
+step("they count", nc.publish, "twin.h", bytes(nc.max_payload - 17), "", {"a": "b"})
+step("nothing of that was published either", sub.next, 0.2)
+step("to the byte", headed, {"a": "b"}, bytes(nc.max_payload - 18))
+
+
+def asked(subject, payload, **options):
+    msg = nc.request(subject, payload, 5, **options)
+    return [msg.headers, bytes(msg.data)]
+
+
+step("a request with headers", asked, "interop.echo", b"?", headers={"n": "1"})
+step("and one without", asked, "interop.echo", b"?")
+for i in range(9):
+    step("odd headers %d" % i, asked, "interop.odd", str(i))
+
+
+# limits and draining
+def limited(limit, before, after, taken=0):
+    """The sizes of the messages that come."""
+    with nc.subscribe("limit") as it:
+        for n in range(before):
+            nc.publish("limit", bytes(n))
+        nc.flush()
+        came = [len(it.next(1)) for _ in range(taken)]
+        it.unsubscribe(limit)
+        for n in range(before, before + after):
+            nc.publish("limit", bytes(n))
+        nc.flush()
+        for msg in it:
+            came.append(len(msg))
+        return [came, it.next(1), it.next()]
+
+
+step("a limit", limited, 3, 0, 5)
+step("a limit counts from the start", limited, 3, 2, 3)
+step("a limit that is reached just now", limited, 2, 2, 1)
+step("a limit that is passed", limited, 2, 3, 1)
+step("a limit that is passed by one that was taken", limited, 1, 3, 1, 2)
+step("a limit, some of it taken", limited, 4, 3, 3, 2)
+step("nothing of that is left", nc.next, 0.2)
+for limit in (-1, 1.5, "2", True, None):
+    step("limit %r" % (limit,), sub.unsubscribe, limit)
+
+
+def draining():
+    it = nc.subscribe("drain")
+    for n in range(3):
+        nc.publish("drain", bytes(n))
+    it.drain()
+    nc.publish("drain", bytes(9))
+    nc.flush()
+    it.drain()
+    came = [len(msg) for msg in it]
+    last = [it.next(1), it.next()]
+    it.unsubscribe()
+    it.drain()
+    try:
+        it.next(1)
+    except natsbridge.NATSBridgeError as e:
+        return [came, last, e.code]
+
+
+step("drain a subscription", draining)
+
+
+def drain_all():
+    with natsbridge.connect(BROKER) as other:
+        one = other.subscribe("drain.one")
+        two = other.subscribe("drain.*", "queue")
+        for n in range(3):
+            other.publish("drain.one", bytes(n))
+        other.publish("twin.d", b"flushed")
+        other.drain(5)
+        nc.publish("drain.one", bytes(9))
+        nc.flush()
+        last = len(sub.next(1))
+        first = len(one.next(1))
+        came = 0
+        while other.next(1) is not None:
+            came += 1
+        ends = [one.next(), two.next(1), other.next(), list(two)]
+        other.publish("twin.d", b"an answer")
+        other.flush()
+        after = len(sub.next(1))
+        with other.subscribe("drain.again") as again:
+            other.publish("drain.again", b"")
+            more = len(other.next(1))
+            again.drain()
+        return [last, first, came, ends, after, more, other.connected]
+
+
+step("drain a connection", drain_all)
+step("drain for no time", nc.drain, -1)
+
 step("iterate until unsubscribed", iterate)
 step("what was left is gone", nc.next, 0.2)
 late = nc.subscribe("late")
@@ -628,6 +751,9 @@ step("smartsend after close", send, [])
 step("next after close", silent.next, 0.1)
 step("subscribe after close", nc.subscribe, "x")
 step("flush after close", nc.flush)
+step("drain after close", nc.drain)
+step("drain a subscription after close", silent.drain)
+step("connected after close", lambda: [nc.connected, nc.pending])
 step("request after close", nc.request, "x", b"")
 step("nothing to iterate after close", lambda: list(silent))
 step("unsubscribe after close", silent.unsubscribe)
@@ -638,3 +764,51 @@ step("however long it takes", natsbridge.connect(BROKER, timeout=None).close)
 step("no broker", natsbridge.connect, "nats://127.0.0.1:1", timeout=1)
 step("a URL of another kind", natsbridge.connect, "http://127.0.0.1")
 step("no servers", natsbridge.connect, [])
+
+
+# how to connect
+def talk(url=SECURE, **options):
+    """Connect, and hear oneself."""
+    options.setdefault("tls", {"ca": CA})
+    with natsbridge.connect(url, timeout=5, **options) as other, other.subscribe("talk") as it:
+        other.publish("talk", b"x" * 9999, "", {"a": "b"})
+        msg = it.next(5)
+        return [len(msg), msg.headers, other.connected, other.pending, other.tls == options["tls"]]
+
+
+def signed(nonce):
+    if type(nonce) is not bytes:
+        raise TypeError("the nonce is no bytes")
+    return bytes(signer.request("interop.sign", nonce, 5).data)
+
+
+signer = natsbridge.connect(BROKER)
+step("TLS and a signature", talk, nkey=NKEY, sign=signed)
+step("TLS by its URL", talk, SECURE.replace("nats:", "tls:"), nkey=NKEY, sign=signed)
+with open(CA, "rb") as f:
+    step("a CA as bytes", talk, tls={"ca": f.read()}, nkey=NKEY, sign=signed)
+step("unverified", talk, tls={"verify": False}, nkey=NKEY, sign=signed)
+step("another host name", talk, tls={"ca": CA, "hostname": "x.example"}, nkey=NKEY, sign=signed)
+step("nobody's signature", talk, nkey=NKEY, sign=lambda nonce: bytes(64))
+step("a signature too short", talk, nkey=NKEY, sign=lambda nonce: bytes(63))
+step("no signature", talk, nkey=NKEY, sign=lambda nonce: None)
+step("no login", talk)
+step("another login", talk, user="a", password="b")
+step("no TLS is no TLS", talk, BROKER, tls={"verify": False})
+step("no TLS by its URL", talk, BROKER.replace("nats:", "tls:"), tls={"verify": False})
+signer.close()
+for i, options in enumerate(
+    (
+        *({"tls": 5}, {"tls": "x"}, {"tls": {"cafile": CA}}, {"tls": {"ca": CA + "x"}}),
+        *({"tls": {"ca": 5}}, {"tls": {"ca": ""}}, {"tls": {"ca": CA, "key": CA}}),
+        *({"sign": signed}, {"nkey": "U"}, {"jwt": "x"}, {"nkey": "U", "sign": 5}),
+        *({"nkey": 5, "sign": signed}, {"jwt": b"x", "sign": signed}),
+        *({"base_delay": -1}, {"base_delay": "1"}, {"max_delay": None}, {"max_delay": -1}),
+        *({"ping_interval": 0}, {"ping_interval": -1}, {"ping_interval": "1"}),
+        *({"pending_size": -1}, {"pending_size": "1"}, {"pending_size": 1.5}),
+    )
+):
+    step("options that cannot be %d" % i, natsbridge.connect, BROKER, **options)
+options = {"base_delay": 1, "max_delay": 2, "ping_interval": 1.5, "pending_size": 5000}
+with natsbridge.connect(BROKER, **options) as other:
+    step("options that are fine", other.flush)

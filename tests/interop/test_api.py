@@ -19,7 +19,7 @@ HOST = ROOT / "host" / "natsbridge"
 
 #: Where each public function of the firmware and of the host is.
 FUNCTIONS = {
-    "connect": ("dial", "client"),
+    "connect": ("dial", "dial"),
     "smartsend": ("send", "send"),
     "smartreceive": ("receive", "receive"),
     "plik_upload": ("plik", "plik"),
@@ -29,8 +29,8 @@ FUNCTIONS = {
     "publish_message": ("send", "send"),
 }
 METHODS = {
-    "Connection": ("publish", "subscribe", "next", "request", "flush", "close"),
-    "Subscription": ("next", "unsubscribe"),
+    "Connection": ("publish", "subscribe", "next", "request", "flush", "drain", "close"),
+    "Subscription": ("next", "unsubscribe", "drain"),
     "Msg": ("__len__",),
 }
 #: Where the three classes are: firmware, host, sync.
@@ -40,6 +40,11 @@ CLASSES = {
     "Msg": ("client", "subscription", "subscription"),
 }
 
+
+#: Parameters that the firmware alone has, and why.
+PARAMETERS = {
+    ("connect", "on_idle"): "a device has one thread: what else it does while it waits",
+}
 
 Signature = list[tuple[str, str, str]]
 
@@ -100,7 +105,9 @@ def find(path: Path, name: str, owner: str = "") -> Signature:
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_functions_take_the_same_parameters(name: str) -> None:
     firmware, host = FUNCTIONS[name]
-    expected = find(FIRMWARE / f"{firmware}.py", name)
+    ours = find(FIRMWARE / f"{firmware}.py", name)
+    expected = [row for row in ours if (name, row[1]) not in PARAMETERS]
+    assert len(ours) - len(expected) == sum(function == name for function, _ in PARAMETERS)
     assert find(HOST / f"{host}.py", name) == expected
     assert find(HOST / "sync.py", name) == expected
 
@@ -152,6 +159,11 @@ def test_the_versions_are_the_same() -> None:
 EXCEPTIONS = {
     ("firmware", "Connection", "bound"): "for smartsend and smartreceive: a deadline",
     ("firmware", "Connection", "serve"): "for uploads and downloads: answers PINGs meanwhile",
+    (
+        "firmware",
+        "Connection",
+        "poll",
+    ): "takes what has come, for who does something else meanwhile",
     ("firmware", "Connection", "scratch"): "a buffer that smartsend and smartreceive share",
     ("firmware", "Msg", "connection"): "for smartreceive; on the host it is private",
     ("firmware", "Msg", "sub"): "for the connection's queue",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -10,26 +13,87 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from conftest import NatsServer
 from device import micropython
 from natsbridge import sync
 
 SCRIPT = Path(__file__).with_name("script_device.py")
 
 
-def echo(nats_url: str, running: threading.Event) -> None:
-    """Answer requests on interop.echo."""
-    with sync.connect(nats_url) as nc, nc.subscribe("interop.echo") as requests:
-        running.set()
-        while running.is_set():
-            msg = requests.next(0.1)
-            if msg is not None:
-                nc.publish(msg.reply, msg.data)
+#: Headers as others may write them; clients of this project do not.
+ODD = (
+    b"NATS/1.0\r\n\r\n",
+    b"NATS/1.0\r\na:b\r\nc:\td\r\n\r\n",
+    b"NATS/1.0\r\na: 1\r\na: 2\r\n\r\n",
+    b"NATS/1.0\r\na: b: c\r\n\r\n",
+    b"NATS/1.0\r\nno colon\r\na: b\r\n\r\n",
+    b"NATS/1.0 404 No Messages\r\n\r\n",
+    b"NATS/1.0 100 Idle Heartbeat\r\na: b\r\n\r\n",
+    b"NATS/1.0 200\r\n\r\n",
+    b"NATS/1.0\r\na: \xff\r\n\r\n",
+)
 
 
-def steps(side: str, nats_url: str, file_url: str, folder: Path) -> dict[str, Any]:
+class Responder:
+    """Answers on interop.echo with the same, on interop.odd with odd headers; and interop.sign."""
+
+    def __init__(self, nats_url: str) -> None:
+        self.key = Ed25519PrivateKey.generate()
+        self.nkey = public_nkey(self.key)
+        self._nc = sync.connect(nats_url)
+        self._requests = self._nc.subscribe("interop.*")
+        self._raw = socket.create_connection(("127.0.0.1", int(nats_url.rpartition(":")[2])))
+        self._raw.sendall(b'CONNECT {"verbose":false,"pedantic":false,"headers":true}\r\n')
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        for msg in self._requests:
+            if msg.subject == "interop.odd":
+                headers = ODD[int(msg.data)]
+                size = len(headers)
+                line = f"HPUB {msg.reply} {size} {size + 1}\r\n".encode()
+                self._raw.sendall(line + headers + b"!\r\n")
+            elif msg.subject == "interop.sign":
+                self._nc.publish(msg.reply, self.key.sign(msg.data))
+            else:
+                self._nc.publish(msg.reply, msg.data, headers=msg.headers)
+
+    def close(self) -> None:
+        """End the thread and the connections."""
+        self._nc.close()
+        self._raw.close()
+        self._thread.join(10)
+
+
+def public_nkey(key: Ed25519PrivateKey) -> str:
+    """A user's public key as NATS writes it."""
+    raw = bytes([20 << 3]) + key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+    check = binascii.crc_hqx(raw, 0).to_bytes(2, "little")
+    return base64.b32encode(raw + check).decode().rstrip("=")
+
+
+def secure_server(folder: Path, nkey: str) -> NatsServer:
+    """A broker with TLS, its CA in ca.pem, for one user."""
+    authority = trustme.CA()
+    issued = authority.issue_cert("127.0.0.1")
+    authority.cert_pem.write_to_path(str(folder / "ca.pem"))
+    issued.cert_chain_pems[0].write_to_path(str(folder / "cert.pem"))
+    issued.private_key_pem.write_to_path(str(folder / "key.pem"))
+    config = folder / "nats.conf"
+    config.write_text(
+        f"""tls {{ cert_file: "{folder}/cert.pem", key_file: "{folder}/key.pem" }}
+        authorization {{ users = [ {{ nkey: {nkey} }} ] }}"""
+    )
+    return NatsServer(folder, "-c", str(config))
+
+
+def steps(side: str, *arguments: str) -> dict[str, Any]:
     """Run the script on one side: what it prints."""
-    arguments = (nats_url, file_url, str(folder))
     if side == "firmware":
         process = micropython(SCRIPT, *arguments, heap="8M")
     else:
@@ -52,23 +116,28 @@ def results(
     nats_url: str, file_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """What the firmware and the host print, step by step."""
-    answering = threading.Event()
-    responder = threading.Thread(target=echo, args=(nats_url, answering))
-    responder.start()
+    responder = Responder(nats_url)
+    folder = tmp_path_factory.mktemp("secure")
     try:
-        assert answering.wait(10)
-        firmware = steps("firmware", nats_url, file_url, tmp_path_factory.mktemp("firmware"))
-        host = steps("host", nats_url, file_url, tmp_path_factory.mktemp("host"))
+        with secure_server(folder, responder.nkey) as secure:
+            sides = [
+                steps(
+                    side,
+                    *(nats_url, file_url, str(tmp_path_factory.mktemp(side))),
+                    *(secure.url, str(folder / "ca.pem"), responder.nkey),
+                )
+                for side in ("firmware", "host")
+            ]
     finally:
-        answering.clear()
-        responder.join(10)
+        responder.close()
+    firmware, host = sides
     return firmware, host
 
 
 def test_both_sides_take_every_step(results: tuple[dict[str, Any], dict[str, Any]]) -> None:
     firmware, host = results
     assert list(firmware) == list(host)
-    assert len(firmware) > 170
+    assert len(firmware) > 260
 
 
 def test_results_and_errors_are_the_same(

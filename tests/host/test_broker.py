@@ -1,0 +1,328 @@
+"""broker: what nats-py would do otherwise."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import pytest
+from nats.aio.client import Server
+
+import natsbridge
+from conftest import NatsServer
+from natsbridge import broker, client, sync
+from natsbridge.broker import Backoff
+from natsbridge.errors import NATSBridgeError
+
+FakeNats = Callable[..., Awaitable[str]]
+SERVERS = [Server(urlparse(f"nats://{host}:4222")) for host in ("a", "b", "c")]
+
+
+async def failure(work: Awaitable[Any]) -> NATSBridgeError:
+    with pytest.raises(NATSBridgeError) as e:
+        await work
+    return e.value
+
+
+class TestBackoff:
+    def test_a_round_at_once_then_longer_and_longer(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("random.uniform", lambda low, high: 1.0)
+        backoff = Backoff(100, 500)
+        got = [backoff(SERVERS, {}) for _ in range(15)]
+        assert [server for server, _ in got] == SERVERS * 5
+        assert [delay for _, delay in got[::3]] == [0, 0.1, 0.2, 0.4, 0.5]
+        assert {delay for i, (_, delay) in enumerate(got) if i % 3} == {0}
+
+    def test_devices_do_not_come_back_in_step(self) -> None:
+        delays = set()
+        for _ in range(50):
+            backoff = Backoff(100, 5000)
+            backoff(SERVERS[:1], {})
+            delays.add(backoff(SERVERS[:1], {})[1])
+        assert len(delays) > 40
+        assert all(0.075 <= delay <= 0.125 for delay in delays)
+
+    def test_no_delay_is_still_one(self) -> None:
+        backoff = Backoff(0, 0)
+        assert [backoff(SERVERS[:1], {})[1] for _ in range(3)] == [
+            0,
+            broker.ROUND_S,
+            broker.ROUND_S,
+        ]
+
+    def test_it_starts_anew_only_after_a_connection_that_stood(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        now = [1000.0]
+        monkeypatch.setattr(time, "monotonic", lambda: now[0])
+        backoff = Backoff(100, 5000)
+        for _ in range(6):
+            backoff(SERVERS[:1], {})
+        backoff.connected()
+        now[0] += 1
+        assert backoff(SERVERS[:1], {})[1] > 2  # thrown out at once
+        backoff.connected()
+        now[0] += 6
+        assert backoff(SERVERS[:1], {})[1] == 0
+
+
+@pytest.mark.asyncio
+class TestReconnecting:
+    async def test_attempts_come_less_and_less_often(self, fake_nats: FakeNats) -> None:
+        attempts: list[float] = []
+
+        async def server(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            attempts.append(time.monotonic())
+            if len(attempts) == 1:
+                writer.write(b'INFO {"max_payload":1048576}\r\n')
+                await reader.readuntil(b"PING\r\n")
+                writer.write(b"PONG\r\n")
+                await asyncio.sleep(0.05)
+
+        nc = await natsbridge.connect(await fake_nats(server), base_delay=50, max_delay=200)
+        await asyncio.sleep(0.8)
+        gaps = [b - a for a, b in itertools.pairwise(attempts[1:])]
+        assert gaps[0] < 0.12
+        assert 0.14 < max(gaps) < 0.4
+        assert 4 <= len(attempts) <= 9
+        await nc.close()
+
+    @pytest.mark.parametrize(
+        "answer",
+        [b"", b"INFO {\r\n", b"INFO []\r\n", b"INFO x" * 20_000, b"\xff\r\n", b"HTTP/1.1 400\r\n"],
+    )
+    async def test_no_answer_ends_the_attempts(
+        self, fake_nats: FakeNats, answer: bytes, things: Callable[[], Any]
+    ) -> None:
+        count = 0
+
+        async def server(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal count
+            count += 1
+            if 1 < count < 4:
+                writer.write(answer)
+                return
+            writer.write(b'INFO {"max_payload":1048576}\r\n')
+            while await reader.readuntil(b"PING\r\n"):
+                writer.write(b"PONG\r\n")
+                if count == 1:
+                    await asyncio.sleep(0.02)
+                    return
+
+        nc = await natsbridge.connect(await fake_nats(server), base_delay=10, max_delay=20)
+        await asyncio.sleep(0.1)
+        await nc.publish("a", b"")
+        assert count == 4
+        assert nc.connected
+        await nc.close()
+
+    async def test_the_second_server(self, tmp_path: Path) -> None:
+        (tmp_path / "1").mkdir()
+        (tmp_path / "2").mkdir()
+        with NatsServer(tmp_path / "2") as second:
+            first = NatsServer(tmp_path / "1")
+            nc = await natsbridge.connect([first.url, second.url])
+            assert nc.url == first.url
+            first.stop()
+            await asyncio.sleep(0.1)
+            await nc.flush(2)
+            assert nc.url == second.url
+            await nc.close()
+
+    async def test_a_complaint_is_told_and_ends_nothing(self, tmp_path: Path) -> None:
+        config = tmp_path / "nats.conf"
+        config.write_text("max_subscriptions: 2")
+        with NatsServer(tmp_path, "-c", str(config)) as server:
+            async with await natsbridge.connect(server.url) as nc:
+                for n in range(2):
+                    await nc.subscribe(f"c.{n}")
+                e = await failure(nc.subscribe("c.2"))
+                assert e.code == "NATS_CONNECTION_FAILED"
+                assert "maximum subscriptions exceeded" in e.message
+                await nc.publish("c.0", b"still here")
+                assert await nc.next(1) is not None
+
+    @pytest.mark.parametrize("after", [0, 0.05])
+    async def test_a_complaint_before_the_end_is_the_reason(
+        self, fake_nats: FakeNats, after: float
+    ) -> None:
+        async def server(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(b'INFO {"max_payload":1048576}\r\n')
+            await reader.readuntil(b"PING\r\n")
+            writer.write(b"PONG\r\n")
+            await asyncio.sleep(after)
+            writer.write(b"-ERR 'Something Expired'\r\n")
+
+        async def use() -> None:
+            async with await natsbridge.connect(await fake_nats(server), reconnect=False) as nc:
+                await nc.next(1)
+
+        e = await failure(use())
+        assert e.code == "NATS_CONNECTION_FAILED"
+        assert "something expired" in e.message
+
+    async def test_a_dead_link_is_noticed(self, fake_nats: FakeNats) -> None:
+        async def dead(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(b'INFO {"max_payload":1048576}\r\n')
+            await reader.readuntil(b"PING\r\n")
+            writer.write(b"PONG\r\n")
+            await reader.read()
+
+        nc = await natsbridge.connect(await fake_nats(dead), reconnect=False, ping_interval=0.05)
+        start = time.monotonic()
+        assert (await failure(nc.next(2))).code == "NATS_CONNECTION_FAILED"
+        assert time.monotonic() - start < 1
+        await nc.close()
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            *({"base_delay": value} for value in (-1, "1", None, True, float("nan"))),
+            *({"max_delay": value} for value in (-1, "1")),
+            *({"ping_interval": value} for value in (0, -1, "1", None, True, float("nan"))),
+            *({"pending_size": value} for value in (-1, 1.5, "1", None, True)),
+        ],
+    )
+    async def test_what_is_refused(self, options: Any) -> None:
+        e = await failure(natsbridge.connect("nats://127.0.0.1:9", **options))
+        assert e.code == "INVALID_ARGUMENT"
+
+
+@pytest.mark.asyncio
+class TestPending:
+    async def test_without_room_publishing_waits(self, tmp_path: Path) -> None:
+        server = NatsServer(tmp_path)
+        nc = await natsbridge.connect(server.url, base_delay=20, timeout=2)
+        try:
+            sub = await nc.subscribe("p.wait")
+            server.stop()
+            await asyncio.sleep(0.1)
+            assert not nc.connected
+            waiting = [
+                asyncio.ensure_future(work)
+                for work in (nc.publish("p.wait", b"x"), nc.subscribe("p.more"))
+            ]
+            await asyncio.sleep(0.2)
+            assert not any(task.done() for task in waiting)
+            assert nc.pending == 0
+            server = NatsServer(tmp_path, port=server.port)
+            await asyncio.gather(*waiting)
+            assert nc.connected
+            assert await sub.next(2) is not None
+            await nc.flush()
+            assert nc.pending == 0
+        finally:
+            await nc.close()
+            server.stop()
+
+    async def test_for_as_long_as_connecting_may_take(self, tmp_path: Path) -> None:
+        server = NatsServer(tmp_path)
+        async with await natsbridge.connect(server.url, timeout=0.3) as nc:
+            server.stop()
+            await asyncio.sleep(0.1)
+            for work in (nc.publish("a", b""), nc.request("a", b""), nc.subscribe("a")):
+                start = time.monotonic()
+                e = await failure(work)
+                assert e.code == "NATS_CONNECTION_FAILED"
+                assert "0.3 s" in e.message
+                assert 0.2 < time.monotonic() - start < 1
+
+    async def test_with_room_it_is_kept_up_to_that(self, tmp_path: Path) -> None:
+        server = NatsServer(tmp_path)
+        nc = await natsbridge.connect(server.url, base_delay=20, pending_size=1000)
+        try:
+            sub = await nc.subscribe("p.keep")
+            server.stop()
+            await asyncio.sleep(0.1)
+            await nc.publish("p.keep", b"x" * 400, headers={"a": "b"})
+            assert 400 < nc.pending < 500
+            await nc.publish("p.keep", b"y" * 400)
+            before = nc.pending
+            for work in (nc.publish("p.keep", b"z" * 400), nc.request("p.keep", b"z" * 400)):
+                e = await failure(work)
+                assert e.code == "PAYLOAD_TOO_LARGE"
+                assert "pending_size" in e.message
+                assert e.details["pending"] == before
+            assert nc.pending == before
+            await nc.publish("p.keep", b"")
+            server = NatsServer(tmp_path, port=server.port)
+            await nc.flush()
+            assert nc.pending == 0
+            got = [await sub.next(1) for _ in range(3)]
+            assert [msg.data[:1] for msg in got if msg] == [b"x", b"y", b""]
+        finally:
+            await nc.close()
+            server.stop()
+
+    async def test_publishing_without_a_pause_does_not_fill_the_memory(self, nats_url: str) -> None:
+        async with await natsbridge.connect(nats_url) as nc:
+            most = 0
+            for _ in range(100):
+                await nc.publish("p.fast", b"x" * 500_000)
+                most = max(most, nc.pending)
+            assert most < 4 << 20
+
+    async def test_a_server_that_reads_nothing_holds_up_who_publishes(
+        self, fake_nats: FakeNats, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(client, "CLOSE_S", 0.1)
+        done = asyncio.Event()
+
+        async def stuck(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(b'INFO {"max_payload":1048576}\r\n')
+            await reader.readuntil(b"PING\r\n")
+            writer.write(b"PONG\r\n")
+            writer.transport.pause_reading()  # type: ignore[attr-defined]
+            await done.wait()
+
+        nc = await natsbridge.connect(await fake_nats(stuck))
+        count = 0
+
+        async def publish() -> None:
+            nonlocal count
+            while count < 1000:
+                await nc.publish("p.stuck", b"x" * 500_000)
+                count += 1
+
+        publishing = asyncio.ensure_future(publish())
+        done_now, _ = await asyncio.wait({publishing}, timeout=0.5)
+        assert not done_now
+        assert count < 100
+        assert 0 < nc.pending < 4 << 20
+        publishing.cancel()
+        ended, _ = await asyncio.wait({publishing}, timeout=1)
+        assert publishing in ended
+        assert publishing.cancelled()
+        again = asyncio.ensure_future(nc.publish("p.stuck", b"x" * 500_000))
+        await asyncio.sleep(0)
+        await nc.close()
+        ended, _ = await asyncio.wait({again}, timeout=1)
+        assert again in ended
+        done.set()
+
+    async def test_a_plain_client(self, nats_url: str) -> None:
+        import nats
+
+        from natsbridge.dial import peer
+
+        plain = await nats.connect(nats_url)
+        wrapped = peer(plain)
+        assert wrapped.connected
+        await wrapped.publish("a", b"", headers={"a": "b"})
+        await wrapped.flush()
+        assert wrapped.pending == 0
+        await plain.close()
+        assert not wrapped.connected
+
+
+def test_the_synchronous_face(nats_url: str) -> None:
+    with sync.connect(nats_url, pending_size=1 << 20, base_delay=1, ping_interval=0.5) as nc:
+        assert nc.connected
+        assert nc.tls is None
+        nc.publish("a", b"x" * 1000)
+        nc.flush()
+        assert nc.pending == 0
+    assert not nc.connected
