@@ -61,18 +61,7 @@ def fail(code, key, *values, **details):
 
 
 # What links need. They share classes, so they go together.
-LINK_PARTS = (
-    "upload",
-    "claim",
-    "download",
-    "plik",
-    "plikadmin",
-    "chunked",
-    "retry",
-    "whole",
-    "http",
-    "urls",
-)
+LINK_PARTS = ("upload", "download", "plik", "rare", "http")
 
 
 def make_room(*names):

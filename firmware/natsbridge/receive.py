@@ -72,7 +72,7 @@ def smartreceive(
         links = [item for item in items if item["transport"] == "link"]
         if links:
             make_room("reader", "foreign", "jsonpull")
-            from .claim import Claims
+            from .download import Claims
 
             claims = Claims(nc, env, where, fileserver_url, allowed_urls, deadline)
             for item in links:
@@ -93,8 +93,10 @@ def smartreceive(
         reader = None
         where.commit()
         where = None
-        if links:
-            claims.consume(links)
+        if links and claims.removable:
+            from .rare import consume
+
+            consume(claims, env, nc, links)
     except BaseException as e:
         if where:
             where.abandon()
@@ -113,7 +115,7 @@ def smartreceive(
         nc.scratch = buf
         msg.connection.bound(None)
         if links:
-            Claims = claims = None
+            Claims = claims = consume = None
             make_room(*LINK_PARTS)
     env["payloads"] = [(i["dataname"], i["target"].data, i["payload_type"]) for i in items]
     return env

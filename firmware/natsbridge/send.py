@@ -92,6 +92,7 @@ def smartsend(
                 links,
                 fileserver_url,
                 fileserver_upload_handler,
+                (receiver_id or receiver_name) != "",
                 fallback_direct,
                 on_progress,
                 deadline,
@@ -109,10 +110,9 @@ def smartsend(
             nc.flush()
     except BaseException:
         if uploaded:
-            from .plikadmin import remove
+            from .rare import undo
 
-            for answer in uploaded:
-                remove(answer["url"], answer["uploadtoken"])
+            undo(nc, fileserver_url, uploaded)
         raise
     finally:
         compose = choose_links = upload_links = None
