@@ -47,7 +47,7 @@ class Claims(Connection):
                     return
         except ValueError:
             pass
-        from .rare import widen
+        from .recover import widen
 
         widen(self, url)
 
@@ -95,7 +95,7 @@ class Claims(Connection):
             if self.answer() == 200 and not self.done:
                 self.hash = hashlib.sha256()
                 break
-            from .rare import follow
+            from .recover import follow
 
             url = follow(self, left)
             if not url:

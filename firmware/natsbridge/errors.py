@@ -61,7 +61,7 @@ def fail(code, key, *values, **details):
 
 
 # What links need. They share classes, so they go together.
-LINK_PARTS = ("upload", "download", "plik", "rare", "http")
+LINK_PARTS = ("upload", "download", "plik", "recover", "http")
 
 
 def make_room(*names):

@@ -113,7 +113,7 @@ class Connection(io.IOBase):
     status, headers, length (bytes, None if not known): of the last answer.
 
     What the network or the server's HTTP does wrong is a Fault. Subclasses are jobs, which have
-    attempt() and the attributes of rare.again.
+    attempt() and the attributes of recover.again.
     """
 
     stream = idle = tls = None
@@ -164,11 +164,12 @@ class Connection(io.IOBase):
             except OSError as e:
                 raise Fault(e)
         self.tick()
-        self.write(
+        head = (
             "%s %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: plik_client/natsbridge\r\n"
             "Accept-Encoding: identity\r\n%s\r\n%s"
             % (method, path, origin[origin.find("/") + 2 :], headers, body)
         )
+        self.write(head, 0, len(head))
 
     def tick(self):
         """Let others have their turn. Raises Fault when the time is over."""
@@ -178,16 +179,27 @@ class Connection(io.IOBase):
         if self.deadline is not None and time.ticks_diff(self.deadline, time.ticks_ms()) <= 0:
             raise Fault("time over")
 
-    def write(self, buf, start=0, n=None):
+    def write(self, buf, start, n):
         """Write a piece of a body: False once the server takes no more; it may say why."""
         if time.ticks_diff(time.ticks_ms(), self.due) > 0:
             self.tick()
         try:
             if not self.error:
-                self.stream.write(buf, start, n)
+                done = self.stream.socket.write(buf, start, n)
+                if done != n:  # the rest waits
+                    done = done or 0
+                    self.stream.write(buf, start + done, n - done)
         except OSError as e:
             self.error = e
         return not self.error
+
+    def push(self, now):
+        """Whether each piece goes out as it is written (1), or waits for the next ones until their
+        packet is full (0): a third fewer packets (TCP_NODELAY)."""
+        try:
+            self.stream.raw.setsockopt(6, 1, now)
+        except (OSError, ValueError, NotImplementedError):
+            pass  # not on this port
 
     def answer(self):
         """Read the answer up to its body: its status."""
@@ -242,7 +254,7 @@ class Connection(io.IOBase):
         # Bytes left of the body or of its chunk; -1: all until the stream ends.
         self.left = length
         if self.chunked:
-            from .rare import read_size
+            from .recover import read_size
 
             self.read_size = read_size  # here, since an import allocates
             self.left = 0
@@ -278,7 +290,9 @@ class Connection(io.IOBase):
                 n = left
                 if not n:
                     return 0
-            got = self.stream.readinto(buf, n)
+            got = self.stream.socket.readinto(buf, n)
+            if got is None:
+                got = self.stream.readinto(buf, n)  # waits
             if left > 0:
                 if not got:
                     raise ValueError("cut off")
@@ -299,7 +313,7 @@ class Connection(io.IOBase):
         try:
             return self.attempt()
         except Exception as e:
-            from .rare import again
+            from .recover import again
 
             return again(self, e)
         finally:

@@ -94,7 +94,7 @@ def smartreceive(
         where.commit()
         where = None
         if links and claims.removable:
-            from .rare import consume
+            from .recover import consume
 
             consume(claims, env, nc, links)
     except BaseException as e:

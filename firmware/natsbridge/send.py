@@ -110,7 +110,7 @@ def smartsend(
             nc.flush()
     except BaseException:
         if uploaded:
-            from .rare import undo
+            from .recover import undo
 
             undo(nc, fileserver_url, uploaded)
         raise

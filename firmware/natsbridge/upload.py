@@ -22,7 +22,7 @@ def upload_links(
     nc, msg_json, links, url, handler, removable, fallback_direct, on_progress, deadline, buf, done
 ):
     """Upload what `links` ({index: (source, value)}) took out of `msg_json`, through `buf`, and
-    write the URLs into its envelope; append (URL, token) to `done`, for rare.undo.
+    write the URLs into its envelope; append (URL, token) to `done`, for recover.undo.
 
     removable: whether who knows a URL may delete its file.
 
@@ -113,7 +113,7 @@ class Upload(Connection):
         source = self.source
         size = source.size
         if size is None:
-            from .rare import write_chunk
+            from .recover import write_chunk
 
             head += "Transfer-Encoding: chunked\r\n"
             start = "%x\r\n%s\r\n" % (len(start), start)
@@ -122,6 +122,7 @@ class Upload(Connection):
             head += "Content-Length: %d\r\n" % (len(start) + size + len(end))
             source.rewind()
         self.request("POST", "%s/file/%s" % (self.base, self.id), head, start)
+        self.push(0)
         sha256 = hashlib.sha256()
         md5 = hashlib.md5() if hasattr(hashlib, "md5") else None
         view = memoryview(self.buf)[6 : 6 + _CHUNK]
@@ -152,7 +153,8 @@ class Upload(Connection):
             more = write_chunk(self, self.buf, n) if size is None else write(self.buf, 6, n)
             if more and progress:
                 progress(self.dataname, at, size)
-        more = more and write(end)
+        self.push(1)
+        more = more and write(end, 0, len(end))
         answer = self._answer("id")
         if md5 and answer.get("fileMd5"):
             more = more and answer["fileMd5"] == str(hexlify(md5.digest()), "utf-8")
@@ -166,7 +168,7 @@ class Upload(Connection):
         """The JSON answered, with an id and a token that can't break out of a URL or a header.
         None for a refusal that has been mended."""
         if self.answer() != 200:
-            from .rare import refuse
+            from .recover import refuse
 
             return refuse(self)
         try:

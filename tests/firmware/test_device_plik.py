@@ -356,7 +356,7 @@ def test_a_url_that_cannot_be_used_is_an_argument_error(url):
 
 def test_files_are_removed_by_those_who_may_and_nothing_is_raised(file_url):
     script = """
-from natsbridge.rare import undo
+from natsbridge.recover import undo
 a = natsbridge.plik_upload(url, "x", b"abc")
 b = natsbridge.plik_upload(url, "x", b"abc")
 undo(None, url, [(a["url"], ""), ("http://127.0.0.1:1/x", "t"), (b["url"], b["uploadtoken"])])
