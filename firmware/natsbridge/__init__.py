@@ -20,7 +20,7 @@ _PARTS = {
     "envelope_to_json": "envelope",
     "plik_upload": "plik",
     "plik_oneshot_upload": "plik",
-    "fetch_with_backoff": "download",
+    "fetch_with_backoff": "plik",
     "NATSBridgeError": "errors",
 }
 

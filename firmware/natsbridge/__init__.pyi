@@ -122,6 +122,8 @@ def plik_upload(
     *,
     ttl: int = 86400,
     removable: bool = False,
+    headers: dict[str, str] | None = None,
+    tls: dict[str, Any] | None = None,
     correlation_id: str = "",
     on_progress: _Progress | None = None,
     timeout: float | None = None,

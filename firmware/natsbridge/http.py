@@ -1,228 +1,325 @@
-"""HTTP/1.1 (RFC 9112), as much of it as a file server's clients need.
+"""HTTP/1.1 (RFC 9112) and its URLs, as much of it as a file server's clients need.
 
-`head` and `Response` know bytes only; `Connection` joins them to a socket. An answer is read byte
-by byte up to its body and never beyond its end. So bodies go straight into the caller's buffer,
-and what a server says before it resets the connection is not lost (a socket's read of more than
-arrived before the reset raises, and those bytes are gone: measured).
+An answer is never read beyond its end, and its head line by line. So bodies go straight into the
+caller's buffer, and what a server says before it resets the connection is not lost (a socket's
+read of more than arrived before the reset raises, and those bytes are gone: measured).
 """
 
+import io
 import time
+from binascii import hexlify
 
 from micropython import const
 
-from .errors import INVALID_ARGUMENT, NATSBridgeError, drop
+from .errors import INVALID_ARGUMENT, fail
 
+_MAX_URL = const(1024)  # characters, as for every string of an envelope
 _MAX_LINE = const(4096)  # bytes of a line: proxies send long cookies and policies
 _MAX_LINES = const(64)  # of one answer: status and header lines, interim ones, trailers
 _MAX_DIGITS = const(15)  # of a Content-Length
+_TURN = const(50)  # ms between two calls of idle while bytes move
 
 
-class Fault(Exception):
-    """An attempt that failed where another may not. Arguments: why, status or 0, Retry-After."""
+def parse(url):
+    """The parts of an http or https URL: (origin, path, host, port). What is returned is what is
+    compared with the allow-list and what is requested: no second parser can read it differently.
+
+    origin: scheme, host and, where it is not the default, port: ``http://host:8080``.
+    path: begins with "/", has its dot segments resolved (RFC 3986, 5.2.4; %2e is a dot) and
+        includes the query.
+    host: in lower case, an IPv6 address without its brackets.
+
+    Raises ValueError for all that can be read in two ways.
+    """
+    if not isinstance(url, str) or len(url) > _MAX_URL:
+        raise ValueError
+    at = url.find("/", url.find("://") + 3)
+    for c in url[at:] if at > 0 else "":
+        if c > "~":  # in a path, in UTF-8 (RFC 3987)
+            url = url.replace(c, "%" + str(hexlify(c.encode(), "%"), "utf-8").upper())
+    good = True
+    for c in url:
+        if not "!" <= c <= "~" or c in '\\"<>^`{|}#':
+            good = False
+    scheme, _, rest = url.partition("://")
+    rest, query, text = rest.partition("?")
+    query += text
+    host, _, rest = rest.partition("/")
+    for text in rest.lower().split("%")[1:]:
+        if int(text[:2], 16) < 32 or text[:2] in "2f 5c 7f":  # 15 at most, if it is not two digits
+            good = False
+    path = []
+    for part in rest.split("/"):
+        text = part.lower().replace("%2e", ".")
+        if text == "..":
+            path = path[:-1]
+        elif text != ".":
+            path.append(part)
+    if text and text in "..":
+        path.append("")
+    scheme = scheme.lower()
+    usual = "443" if scheme == "https" else "80"
+    host = host.lower()
+    if host[:1] == "[":
+        host, rest, port = host[1:].partition("]")
+        text = "[%s]" % host
+        good = good and rest and ":" in host
+        rest = port[:1]
+        port = port[1:]
+    else:
+        host, rest, port = host.partition(":")
+        text = host
+        good = good and host.strip(".-")
+    for c in host:
+        if not (c.isalpha() or c.isdigit() or c in ".-_:"):
+            good = False
+    if not rest:
+        port = usual
+    if (
+        not good
+        or (scheme != "http" and scheme != "https")
+        or rest.strip(":")
+        or not port.isdigit()
+        or len(port) > 5
+        or not 0 < int(port) < 65536
+    ):
+        raise ValueError
+    port = int(port)
+    origin = scheme + "://" + text
+    if port != int(usual):
+        origin += ":%d" % port
+    return origin, "/" + "/".join(path) + query, host, port
 
 
-def head(method, host, path, headers=()):
-    """The text of a request's head. Raises ValueError if a header could smuggle in another."""
-    lines = ["%s %s HTTP/1.1" % (method, path), "Host: " + host]
-    lines += ["User-Agent: plik_client/natsbridge", "Accept-Encoding: identity"]
-    lines += headers
-    for line in lines:
-        for c in line:
-            if not " " <= c <= "~":
-                raise ValueError(line)
-    return "\r\n".join(lines) + "\r\n\r\n"
+def base(url):
+    """`url` in one spelling, without a query or a final slash. Raises ValueError."""
+    url, path, _, _ = parse(url)
+    return url + path.split("?")[0].rstrip("/")
 
 
-class Response:
-    """The answer that ``source.readinto(buf, n)`` gives (1 to n bytes, 0 at the end).
+# An attempt that failed where another may not; its text is why. Nobody else raises it here, and a
+# class of our own would take 250 bytes of heap.
+Fault = EOFError
 
-    Attributes: status; length (bytes of the body, None if not known); location; retry_after (s);
-    keep, chunked, left: how the body ends, and whether another answer may follow it.
-    Raises ValueError for what is not HTTP, EOFError where the answer is cut.
+
+class Connection(io.IOBase):
+    """A client of the file server at `url` (None: the default one) and of where its files are.
+
+    It has one connection at a time, for one request after another. Attributes:
+
+    base: `url` without what no path can be added to; extra, token: header lines, and an upload's
+        token, for its origin alone.
+    deadline: a time.ticks_ms() value; idle: called at least every 100 ms; tls: options for https.
+    status, headers, length (bytes, None if not known): of the last answer.
+
+    What the network or the server's HTTP does wrong is a Fault. Subclasses are jobs, which have
+    attempt() and the attributes of recover.again.
     """
 
-    def __init__(self, source, method="GET"):
-        self.source = source
-        self._one = bytearray(1)
-        self._lines = 0
-        self.status = 100
-        while self.status < 200:  # interim answers
-            line = self.line()
-            status = line[9:12]
-            if (
-                line[:9] not in ("HTTP/1.1 ", "HTTP/1.0 ")
-                or not (status.isdigit() and "100" <= status < "600")
-                or line[12:13].strip()
-            ):
-                raise ValueError("that is not HTTP/1.1: %r" % line[:20])
-            self.status = int(status)
-            self.keep = line[7] == "1"
-            self.length = None
-            self.location = ""
-            self.retry_after = 0
-            self.chunked = False
-            while self.header():
-                pass
-        if self.chunked and self.length is not None:
-            raise ValueError("the answer has two lengths")
-        if method == "HEAD" or self.status in (204, 304):
-            self.chunked = False
-            self.length = 0
-        if self.chunked:
-            from .chunked import read_size
+    stream = idle = tls = None
+    extra = token = id = correlation_id = ""
+    done = 0
 
-            self._read_size = read_size  # here, since an import allocates
-        # Bytes left of the body or of its chunk; -1: all until the stream ends.
-        self.left = 0 if self.chunked else -1 if self.length is None else self.length
-
-    def byte(self):
-        if not self.source.readinto(self._one, 1):
-            raise EOFError("the server closed the connection too early")
-        return self._one[0]
-
-    def line(self):
-        self._lines += 1
-        line = bytearray()
-        while True:
-            c = self.byte()
-            if c == 10:
-                return str(line, "utf-8").rstrip("\r")
-            if len(line) == _MAX_LINE or self._lines > _MAX_LINES:
-                raise ValueError("the answer's head is too long")
-            line.append(c if c < 128 else 63)
-
-    def header(self):
-        """Read a header: False at the empty line that ends them."""
-        line = self.line()
-        name, mark, value = line.partition(":")
-        good = mark and name and name.strip() == name
-        name = name.lower()
-        value = value.strip()
-        if name == "content-length":
-            good = value.isdigit() and len(value) <= _MAX_DIGITS
-            good = good and self.length in (None, int(value))
-            self.length = int(value) if good else None
-        elif name == "transfer-encoding":
-            good = value.lower() == "chunked" and not self.chunked
-            self.chunked = True
-        elif name == "content-encoding":
-            good = value == "identity"
-        elif name == "location":
-            self.location = value
-        elif name == "retry-after":
-            if value.isdigit() and len(value) < 7:  # the other form is a date, and needs a clock
-                self.retry_after = int(value)
-        elif name == "connection":
-            self.keep = self.keep and value.lower() != "close"
-        if line and not good:
-            raise ValueError("the answer has the bad header %r" % line[:60])
-        return line
-
-    def readinto(self, buf, n):
-        """Read 1 to `n` bytes of the body into `buf`: their number, 0 at its end."""
-        if self.chunked and not self.left:
-            self.left = self._read_size(self)
-            self.chunked = self.left > 0
-        if 0 <= self.left < n:
-            n = self.left
-        if not n:
-            return 0
-        got = self.source.readinto(buf, n)
-        if self.left > 0:
-            if not got:
-                raise EOFError("the server closed the connection too early")
-            self.left -= got
-            if self.chunked and not self.left and (self.byte() != 13 or self.byte() != 10):
-                raise ValueError("a chunk is longer than it said")
-        return got
-
-
-class Connection:
-    """A connection to the server of an http:// URL, for one request after another.
-
-    Attributes: origin and path (with query) of the URL; response: what `answer` read.
-    deadline, idle: as in Stream; `idle` is called for each piece of a body too.
-    What the network or the server's HTTP does wrong is a Fault.
-    """
-
-    def __init__(self, url, deadline=None, idle=None):
-        from .urls import origin, parse
-
-        scheme, self.host, self.port, self.path = parse(url)
-        if scheme != "http":
-            raise NATSBridgeError(
-                INVALID_ARGUMENT, url + ": this version of the firmware has no https; use http"
-            )
-        self.origin = origin(url)
-        parse = origin = None
-        drop("urls")
+    def __init__(self, url, nc, deadline):
         self.deadline = deadline
-        self.idle = idle
-        self._stream = None
+        if nc:
+            self.idle = nc.serve
+            tls = getattr(nc, "tls", None)
+            if tls:
+                self.tls = dict(tls, hostname=None)  # which names the broker
+        if url is None:
+            from . import setting
 
-    def _tick(self):
-        if self.idle:
-            self.idle()
-        if self.deadline is not None and time.ticks_diff(self.deadline, time.ticks_ms()) <= 0:
-            raise Fault("the time allowed is over", 0, 0)
+            url = setting("FILESERVER_URL", "http://localhost:8080")
+        try:
+            self.base = base(url)
+        except ValueError:
+            from .plik import login
 
-    def request(self, method, path, headers=(), body=b""):
-        """Send a request's head and the beginning of its body."""
-        self.method = method
-        self._broken = None
-        if self._stream:
-            last = self.response
-            if not last.keep or last.left or last.chunked:  # there is more to come, or nothing
-                self.close()
-        if not self._stream:
+            login(self, url)
+
+    def request(self, method, url, headers, body):
+        """Send a request's head and the beginning of its body. headers: whole lines."""
+        origin, path, host, port = parse(url)
+        if self.stream and (self.left or self.chunked or not self.keep or origin != self.origin):
+            self.close()
+        self.origin = origin
+        self.status = 0
+        self.error = None
+        self.one = bytearray(1)
+        if (self.base + "/").startswith(origin + "/"):
+            headers += self.extra
+            if self.token:
+                headers += "X-UploadToken: %s\r\n" % self.token
+        if not self.stream:
+            tls = None
+            if origin[4] == "s":
+                tls = self.tls
+                if tls is None:
+                    raise fail(INVALID_ARGUMENT, "https", origin)
             from .stream import Stream
 
             try:
-                self._stream = Stream(self.host, self.port, self.deadline, self.idle)
+                self.stream = Stream(host, port, self.deadline, self.idle, tls)
             except OSError as e:
-                raise Fault("%s (does a server run at %s?)" % (e, self.origin), 0, 0)
-        self.write(head(method, self.origin[7:], path, headers))
-        self.write(body)
+                raise Fault(e)
+        self.tick()
+        head = (
+            "%s %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: plik_client/natsbridge\r\n"
+            "Accept-Encoding: identity\r\n%s\r\n%s"
+            % (method, path, origin[origin.find("/") + 2 :], headers, body)
+        )
+        self.write(head, 0, len(head))
 
-    def write(self, buf, start=0, n=None):
+    def tick(self):
+        """Let others have their turn. Raises Fault when the time is over."""
+        self.due = time.ticks_add(time.ticks_ms(), _TURN)
+        if self.idle:
+            self.idle()
+        if self.deadline is not None and time.ticks_diff(self.deadline, time.ticks_ms()) <= 0:
+            raise Fault("time over")
+
+    def write(self, buf, start, n):
         """Write a piece of a body: False once the server takes no more; it may say why."""
-        self._tick()
+        if time.ticks_diff(time.ticks_ms(), self.due) > 0:
+            self.tick()
         try:
-            if not self._broken:
-                self._stream.write(buf, start, n)
+            if not self.error:
+                done = self.stream.socket.write(buf, start, n)
+                if done != n:  # the rest waits
+                    done = done or 0
+                    self.stream.write(buf, start + done, n - done)
         except OSError as e:
-            self._broken = e
-        return not self._broken
+            self.error = e
+        return not self.error
+
+    def push(self, now):
+        """Whether each piece goes out as it is written (1), or waits for the next ones until their
+        packet is full (0): a third fewer packets (TCP_NODELAY)."""
+        try:
+            self.stream.raw.setsockopt(6, 1, now)
+        except (OSError, ValueError, NotImplementedError):
+            pass  # not on this port
 
     def answer(self):
-        """Read the answer up to its body: the Response."""
+        """Read the answer up to its body: its status."""
+        self.lines = status = 0
         try:
-            self.response = Response(self._stream, self.method)
-        except (OSError, EOFError, ValueError) as e:
-            raise Fault(str(self._broken or e), 0, 0)
-        return self.response
+            while status < 200:  # interim answers
+                line = self.line()
+                status = line[9:12]
+                if (
+                    line[:9] not in ("HTTP/1.1 ", "HTTP/1.0 ")
+                    or not (status.isdigit() and "100" <= status < "600")
+                    or line[12:13].strip()
+                ):
+                    raise ValueError("no HTTP")
+                status = int(status)
+                known = (
+                    "content-length transfer-encoding content-encoding connection location "
+                    "retry-after etag content-range"
+                ).split()
+                values = [None] * 8
+                line = self.line()
+                while line:
+                    name, mark, value = line.partition(":")
+                    good = mark and name and name.strip() == name
+                    name = name.lower()
+                    if name in known:
+                        i = known.index(name)
+                        value = value.strip()
+                        # Twice the same length is legal; other lists are not those of one value.
+                        good = good and (values[i] is None or i == 0 and value == values[0])
+                        values[i] = value
+                    if not good:
+                        raise ValueError("bad header")
+                    line = self.line()
+            length, coding, encoding, keep = values[:4]
+            if length is not None:
+                if coding is not None or not length.isdigit() or len(length) > _MAX_DIGITS:
+                    raise ValueError("bad length")
+                length = int(length)
+            if (coding or "chunked").lower() != "chunked" or (encoding or "identity") != "identity":
+                raise ValueError("bad coding")
+            if status == 204:
+                length = 0
+                coding = None
+        except (OSError, ValueError) as e:
+            raise Fault(self.error or e)
+        self.status = status
+        self.headers = values
+        self.keep = (keep or "").lower() != "close"
+        self.length = length
+        self.chunked = 0 if coding is None else 1  # 2 once a chunk was begun
+        # Bytes left of the body or of its chunk; -1: all until the stream ends.
+        self.left = length
+        if self.chunked:
+            from .recover import read_size
 
-    def readinto(self, buf, n):
-        """Read 1 to `n` bytes of the answer's body into `buf`: their number, 0 at its end."""
-        self._tick()
+            self.read_size = read_size  # here, since an import allocates
+            self.left = 0
+        elif length is None:
+            self.left = -1
+        return status
+
+    def line(self):
+        """The next line of the answer's head, without its end."""
+        self.lines += 1
+        line = bytearray()
+        while True:
+            if not self.stream.readinto(self.one, 1):
+                raise ValueError("cut off")
+            c = self.one[0]
+            if c == 10:
+                return str(line, "utf-8").rstrip("\r")
+            if len(line) == _MAX_LINE or self.lines > _MAX_LINES:
+                raise ValueError("long head")
+            line.append(c if c < 128 else 63)
+
+    def readinto(self, buf, n=0):
+        """Read 1 to `n` bytes (0: as many as fit) of the body into `buf`: their number, 0 at its
+        end."""
+        if time.ticks_diff(time.ticks_ms(), self.due) > 0:
+            self.tick()
+        n = n or len(buf)
         try:
-            return self.response.readinto(buf, n)
-        except (OSError, EOFError, ValueError) as e:
-            raise Fault(str(e), self.response.status, 0)
-
-    def body(self, limit):
-        """The answer's body, at most `limit` bytes of it."""
-        length = self.response.length
-        view = memoryview(bytearray(limit if length is None else min(limit, length)))
-        at = 0
-        n = 1
-        while n and at < len(view):
-            n = self.readinto(view[at:], len(view) - at)
-            at += n
-        return bytes(view[:at])
+            left = self.left
+            if self.chunked and not left:
+                left = self.read_size(self)
+            if 0 <= left < n:
+                n = left
+                if not n:
+                    return 0
+            got = self.stream.socket.readinto(buf, n)
+            if got is None:
+                got = self.stream.readinto(buf, n)  # waits
+            if left > 0:
+                if not got:
+                    raise ValueError("cut off")
+                self.left = left - got
+            return got
+        except (OSError, ValueError) as e:
+            raise Fault(e)
 
     def close(self):
         """Close it; another request opens it again."""
-        if self._stream:
-            self._stream.close()
-            self._stream = None
+        if self.stream:
+            self.stream.close()
+            self.stream = None
+
+    def run(self):
+        """The result of attempt(), of as many as it takes."""
+        self.attempts = 1
+        try:
+            return self.attempt()
+        except Exception as e:
+            from .recover import again
+
+            return again(self, e)
+        finally:
+            self.close()
+
+
+# What read() of every stream is in C: read(connection, n) fills the bytes that it returns through
+# readinto(), so they are allocated once; without `n` to the body's end.
+read = io.BytesIO.__dict__["read"]

@@ -1,8 +1,129 @@
-"""Files on a Plik server, for those who upload them by themselves."""
+"""What users call or pass themselves: the file server alone, a login for it, handlers."""
+
+import gc
+from binascii import b2a_base64, hexlify
+from hashlib import sha256
+
+from micropython import const
 
 from .compose import open_source
+from .errors import (
+    DOWNLOAD_FAILED,
+    INTEGRITY_ERROR,
+    INVALID_ARGUMENT,
+    PAYLOAD_TOO_LARGE,
+    UPLOAD_FAILED,
+    NATSBridgeError,
+    fail,
+)
+from .http import base, parse, read
 from .stream import until
-from .upload import TTL, upload
+from .upload import Upload
+
+_RESERVE = const(4096)  # bytes of heap that a file in memory must leave free
+
+
+# -- for the other parts
+
+
+def _odd(url):
+    url = repr(url)
+    return fail(INVALID_ARGUMENT, "url", url[url.rfind("@") + 1 :][:200])  # without a login
+
+
+def login(job, url):
+    """Take the login that the file server's URL carries, user:password@, %-escaped. Raises
+    INVALID_ARGUMENT if there is none, or the rest is no URL either."""
+    try:
+        scheme, mark, rest = url.partition("://")
+        user = rest.split("/")[0].rpartition("@")[0]
+        job.base = base(scheme + mark + rest[len(user) + 1 :])
+        if ":" not in user:
+            user += ":"
+        parts = user.split("%")
+        data = bytearray(parts[0].encode())
+        for part in parts[1:]:
+            data.append(int(part[:2], 16))
+            data += part[2:].encode()
+    except (ValueError, AttributeError):
+        raise _odd(url)
+    job.extra = "Authorization: Basic %s\r\n" % str(b2a_base64(data), "utf-8").strip()
+
+
+def use_handler(job, handler, url):
+    """Have a user's handler do the uploads of `job`, unless it is one of ours."""
+    if handler is not plik_upload:
+        job.form["removable"] = False
+        job.form["oneShot"] = handler is plik_oneshot_upload
+        if not job.form["oneShot"]:
+            job.handler = handler, job.base if url is None else url
+
+
+def upload_by(job, value):
+    """What the user's upload handler of `job` did with a payload: (URL, size, SHA-256)."""
+    handler, url = job.handler
+    source = job.source
+    name = job.dataname
+    if isinstance(value, (bytes, bytearray)):
+        data = value
+    elif source.size is None:
+        raise fail(INVALID_ARGUMENT, "unsized")
+    else:
+        data = bytearray(source.size)
+        view = memoryview(data)
+        at = 0
+        source.rewind()
+        while at < len(data):
+            n = source.readinto(view[at:])
+            if not n:
+                raise fail(UPLOAD_FAILED, "source", name, n, at, len(data))
+            at += n
+    try:
+        answer = handler(url, name, data)
+    except NATSBridgeError:
+        raise
+    except Exception as e:
+        answer = e
+    if not isinstance(answer, dict) or answer.get("status") != 200 or not answer.get("url"):
+        raise fail(UPLOAD_FAILED, "handler", answer, name)
+    return answer["url"], len(data), str(hexlify(sha256(data).digest()), "utf-8")
+
+
+def download_by(job, handler):
+    """The target with what a user's download handler returned, verified; None for ours."""
+    if handler is fetch_with_backoff:
+        return None
+    url = job.url
+    try:
+        data = handler(url, job.max_retries, job.base_delay, job.max_delay, job.correlation_id)
+    except NATSBridgeError:
+        raise
+    except Exception as e:
+        data = e
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise fail(DOWNLOAD_FAILED, "handler", data, url)
+    job.fits(len(data), len(data))
+    if job.sha256 and str(hexlify(sha256(data).digest()), "utf-8") != job.sha256:
+        raise fail(INTEGRITY_ERROR, "digest", job.dataname, url=url)
+    target = job.sink.open(job.dataname, job.payload_type, len(data))
+    target.write(data)
+    return target
+
+
+def read_whole(job):
+    """The body of an answer, as bytes. Raises PAYLOAD_TOO_LARGE for more than the heap can hold."""
+    size = job.length
+    gc.collect()
+    try:
+        if size is not None and size + _RESERVE > gc.mem_free():
+            raise MemoryError
+        return read(job) if size is None else read(job, size)
+    except MemoryError:
+        free = gc.mem_free()
+        raise fail(PAYLOAD_TOO_LARGE, "heap", size or free, free)
+
+
+# -- for users
 
 
 def plik_upload(
@@ -10,16 +131,20 @@ def plik_upload(
     dataname,
     data,
     *,
-    ttl=TTL,
+    ttl=86400,
     removable=False,
+    headers=None,
+    tls=None,
     correlation_id="",
     on_progress=None,
     timeout=None,
 ):
     """Upload a file that any number of receivers can download until `ttl` seconds have passed.
 
+    file_server_url: may carry a login, http://user:password@host, for that server alone.
     data: bytes-like or a binary stream. ttl 0, and one that the server finds too long: the
     server's default. removable: who knows the URL may delete the file.
+    headers: more of them, {"X-PlikToken": "..."}; tls: options for https, as connect takes them.
     on_progress: called as on_progress(dataname, done, total), in bytes, total None if not known.
     timeout: s for all of it, None: as long as bytes move.
 
@@ -27,19 +152,20 @@ def plik_upload(
     Raises UPLOAD_FAILED, INVALID_ARGUMENT, INVALID_PAYLOAD_TYPE.
     """
     deadline = until(timeout)
-    source = open_source(dataname, data, "binary")
-    return upload(
-        file_server_url,
-        dataname,
-        source,
-        ttl,
-        removable,
-        False,
-        correlation_id,
-        on_progress,
-        None,
-        deadline,
-    )
+    job = Upload(file_server_url, None, deadline)
+    for name in headers or ():
+        line = "%s: %s" % (name, headers[name])
+        good = name.strip(" :") == name
+        for c in line:
+            good = good and " " <= c <= "~"
+        if not good:
+            raise fail(INVALID_ARGUMENT, "headers", name)
+        job.extra += line + "\r\n"
+    job.tls = tls
+    job.correlation_id = correlation_id
+    result = _upload(job, dataname, data, ttl, removable, False, on_progress)
+    result.update(size=job.size, sha256=job.digest, uploadtoken=job.token)
+    return result
 
 
 def plik_oneshot_upload(file_server_url, dataname, data):
@@ -47,8 +173,35 @@ def plik_oneshot_upload(file_server_url, dataname, data):
 
     Returns {"status": 200, "uploadid", "fileid", "url"}; raises as `plik_upload`, which is safer.
     """
+    job = Upload(file_server_url, None, None)
+    return _upload(job, dataname, data, 86400, False, True, None)
+
+
+def _upload(job, dataname, data, ttl, removable, oneshot, on_progress):
+    job.form = {"ttl": ttl, "removable": removable, "oneShot": oneshot}
+    job.on_progress = on_progress
+    job.buf = bytearray(1032)
     source = open_source(dataname, data, "binary")
-    result = upload(file_server_url, dataname, source, oneshot=True)
-    for key in ("size", "sha256", "uploadtoken"):
-        del result[key]
-    return result
+    url, job.size, job.digest = job.send(dataname, source, None)
+    return {"status": 200, "uploadid": job.id, "fileid": job.file, "url": url}
+
+
+def fetch_with_backoff(url, max_retries=5, base_delay=100, max_delay=5000, correlation_id=""):
+    """The file at `url`, as bytes. At most `max_retries` attempts, `base_delay` ms apart, doubled
+    each time up to `max_delay`.
+
+    Raises DOWNLOAD_FAILED, INVALID_ARGUMENT, URL_NOT_ALLOWED for a redirection to another server,
+    and PAYLOAD_TOO_LARGE for the heap.
+    """
+    from .download import Claims
+    from .sink import Sink
+
+    try:
+        origin = parse(url)[0]
+    except ValueError:
+        raise _odd(url)
+    job = Claims(None, {"correlation_id": correlation_id}, Sink(None, None, None), origin, (), None)
+    job.asked = True
+    item = {"dataname": url, "data": url, "payload_type": None, "metadata": {}}
+    job.fetch(item, None, max_retries, base_delay, max_delay, None, "")
+    return item["target"].data

@@ -73,8 +73,8 @@ def smartreceive(
         trace(env["correlation_id"], "Received %d bytes on %s" % (len(msg), msg.subject))
         links = [item for item in items if item["transport"] == "link"]
         if links:
-            errors.make_room(24576, "receive", "sink", "claim", "download", "http", "urls")
-            from .claim import Claims
+            errors.make_room(24576, "receive", "sink", "download", "http")
+            from .download import Claims
 
             claims = Claims(nc, env, where, fileserver_url, allowed_urls, deadline)
             for item in links:
@@ -95,8 +95,10 @@ def smartreceive(
         reader = None
         where.commit()
         where = None
-        if links:
-            claims.consume(links)
+        if links and claims.removable:
+            from .recover import consume
+
+            consume(claims, env, nc, links)
     except BaseException as e:
         if where:
             where.abandon()
@@ -116,7 +118,7 @@ def smartreceive(
         nc.scratch = buf
         msg.connection.bound(None)
         if links:
-            Claims = claims = None
+            Claims = claims = consume = None
             errors.make_room(0, "receive", "sink")
     env["payloads"] = [(i["dataname"], i["target"].data, i["payload_type"]) for i in items]
     return env

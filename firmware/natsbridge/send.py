@@ -85,7 +85,7 @@ def smartsend(
         links = choose_links(msg_json, size_threshold, nc.max_payload)
         compose = choose_links = None  # free to be dropped
         if links:
-            errors.make_room(24576, "send", "envelope", "upload", "http", "urls")
+            errors.make_room(24576, "send", "envelope", "upload", "http")
             from .upload import upload_links
 
             upload_links(
@@ -94,6 +94,7 @@ def smartsend(
                 links,
                 fileserver_url,
                 fileserver_upload_handler,
+                (receiver_id or receiver_name) != "",
                 fallback_direct,
                 on_progress,
                 deadline,
@@ -112,10 +113,9 @@ def smartsend(
             nc.flush()
     except BaseException:
         if uploaded:
-            from .plikadmin import remove
+            from .recover import undo
 
-            for answer in uploaded:
-                remove(answer["url"], answer["uploadtoken"])
+            undo(nc, fileserver_url, uploaded)
         raise
     finally:
         errors.working -= 1

@@ -7,15 +7,14 @@ reports nothing while decrypted TLS bytes wait: both measured.)
 
 import errno
 import select
-import socket
 import time
 
 from micropython import const
 
+from .errors import drop
+
 _SLICE = const(100)  # ms between two calls of idle
 _STALL = const(10000)  # ms without a byte moved after which a peer counts as gone
-# EINPROGRESS: 115 on Linux and ESP32's lwIP sockets, 119 in newlib; the errno module is the port's.
-_CONNECTING = (errno.EINPROGRESS, errno.EALREADY, 115, 119)
 
 
 def until(timeout):
@@ -30,40 +29,47 @@ class Stream:
     Every wait ends with OSError(ETIMEDOUT) after 10 s in which no byte moved, or when
     `deadline` (a time.ticks_ms() value, None for none) has passed. `idle`, if not None, is
     called at least every 100 ms while something is waited for.
-    The name look-up blocks as long as the port lets it: it cannot be bounded from here.
+    tls: None, or connect's options for TLS: see start_tls.
+
+    The name look-up blocks as long as the port lets it: it cannot be bounded from here. Without a
+    host nothing is connected yet: tcp.connecting does that.
     """
 
-    def __init__(self, host, port, deadline=None, idle=None):
+    def __init__(self, host, port, deadline=None, idle=None, tls=None):
         self.deadline = deadline
         self.idle = idle
-        info = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)[0]
-        self.socket = socket.socket(info[0], socket.SOCK_STREAM)
-        try:
-            self.socket.setblocking(False)
+        self.socket = None  # what is read and written
+        self.raw = None  # what is polled: the TCP socket below TLS
+        self.out = select.POLLOUT  # what a write waits for: in a TLS handshake it is the peer
+        self.poll = select.poll()
+        if host:
+            from .tcp import connecting
+
             try:
-                # TCP_NODELAY: a message's last piece must not wait for the ACK of the one before
-                # (measured: 40 ms).
-                self.socket.setsockopt(6, 1, 1)
-            except (OSError, ValueError, NotImplementedError):
-                pass  # not on this port
-            self.poll = select.poll()
-            try:
-                self.socket.connect(info[-1])
-            except OSError as e:
-                if e.errno not in _CONNECTING:
-                    raise
-            self.poll.register(self.socket, select.POLLOUT)
-            if self._wait(select.POLLOUT) & (select.POLLERR | select.POLLHUP):
-                self.socket.readinto(bytearray(1))  # raises the reason, where the port knows it
-                raise OSError(errno.ECONNREFUSED)
-        except BaseException:
-            self.close()
-            raise
+                for flag in connecting(self, host, port):
+                    self._wait(flag)
+                if tls:
+                    self.start_tls(tls, host)
+            except BaseException:
+                self.close()
+                raise
+            connecting = None
+            drop("tcp")
+
+    def start_tls(self, options, hostname):
+        """Go on in TLS: the first write or read shakes hands, as part of its time, and raises
+        OSError with what is wrong; or INVALID_ARGUMENT here, where the options are not enough.
+
+        A step of the handshake blocks while the port computes it (RP2040: seconds).
+        """
+        from .tls import Handshake
+
+        Handshake(self, options, hostname)
 
     def wait(self, deadline, flag=select.POLLIN):
         """Wait until `deadline` (ticks_ms; None: for ever) for something to read, or for the poll
         events `flag`: the events, 0 if none came."""
-        self.poll.modify(self.socket, flag)
+        self.poll.modify(self.raw, flag)
         while True:
             ms = _SLICE
             if deadline is not None:
@@ -105,13 +111,15 @@ class Stream:
         while n:
             done = self.socket.write(buf, start, n)
             if done is None:
-                self._wait(select.POLLOUT)
+                self._wait(self.out)
             else:
                 start += done
                 n -= done
 
     def close(self):
-        self.socket.close()
+        for s in (self.socket, self.raw):
+            if s:
+                s.close()
 
 
 class Reader:

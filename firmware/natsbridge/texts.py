@@ -22,6 +22,9 @@ argument: %s
 busy: the connection is in the middle of a message: let on_progress and sources only take notes, \
 or use another connection
 field: %s is not a str of at most %d bytes
+headers: headers must be a dict of printable str without line breaks; %r is not, or its value
+https: %s wants TLS, and nobody told which CA to trust: pass tls to plik_upload, or to connect() for smartsend \
+and smartreceive (tls={"ca": "ca.pem"})
 folder: the folder %r does not exist; make it first
 metadata: metadata must be a dict of JSON values, at most 4096 bytes of them
 msg: smartreceive takes a Msg, as next() returns it, not %r
@@ -39,7 +42,16 @@ and the next call connects again
 subject: subject %r can't be used; use dotted words such as 'lab.camera': no white space, no control \
 character, no empty word, and wildcards only to subscribe
 threshold: size_threshold must be a number of bytes, 0 or more
-unsized: %s needs the size of its data; pass bytes or a seekable file
+tls-ca: TLS needs a CA to verify the server, since a board has no store of them; pass \
+tls={"ca": "ca.pem"} (a path, or bytes), or, where nothing secret is sent, tls={"verify": False}
+tls-file: tls: a certificate or key can't be used (%s); give paths, or bytes of PEM or DER
+tls-key: tls has the unknown key %r; use %s
+tls-none: this port of MicroPython has no TLS
+tls-verify: this MicroPython can't verify a TLS server; take 1.21 or newer, or, where nothing secret \
+is sent, pass tls={"verify": False}
+url: the URL %s is refused: it must be http://host[:port]/path or https, of at most 1024 characters, with none \
+in it that two programs can read in two ways
+unsized: an upload handler needs the size of its data; pass bytes or a seekable file
 unsubbed: the subscription to %s has ended; subscribe again
 """,
     INVALID_PAYLOAD_TYPE: """
@@ -64,6 +76,8 @@ base64: the data of payload %r is not base64 (standard alphabet, padded, no line
 value: payload %r is no %s: %s; check the type its sender gave
 """,
     INTEGRITY_ERROR: """
+attempts: %r always ends early at %s: %s; ask its sender to send it again
+changed: %r changed between two attempts to fetch it; ask its sender to send it again
 claim: payload %r says it has %d bytes, in a message of %d
 digest: payload %r does not have the SHA-256 of what was sent; ask its sender again
 size: payload %r has %d bytes and says it has %d; ask its sender to send it again
@@ -91,15 +105,24 @@ nobody: nobody listens on %s
 refused: the server refused: %s
 """,
     UPLOAD_FAILED: """
-handler: the file server's handler %s %r for payload %r; it must return what the walkthrough's \
+attempts: %r can't be uploaded to %s: %s; check that the file server runs there, and try again
+login: %r can't be uploaded: %s answered %s; write http://user:password@host, or pass headers to plik_upload
+plik: what answers at %s is not a Plik server
+refused: %r can't be uploaded: %s answered %s
+handler: the file server's handler gave %r for payload %r; it must return what the walkthrough's \
 contract says
-source: the source of payload %r failed while it was uploaded: %s
+source: the source of payload %r gave %s after %d bytes of %s
 """,
     DOWNLOAD_FAILED: """
-handler: the file server's handler %s %r for payload %r; it must return what the walkthrough's \
+attempts: %r can't be fetched from %s: %s; check that the file server runs there, and try again
+login: %r can't be fetched: %s answered %s; write http://user:password@host as fileserver_url
+refused: %r can't be fetched: %s answered %s
+target: %r can't be kept: its target took %r of %d bytes; check the space there
+handler: the file server's handler gave %r for payload %r; it must return what the walkthrough's \
 contract says
 """,
     URL_NOT_ALLOWED: """
+odd: a payload is at %s, which is refused: its sender must give an http or https URL without a login
 url: a payload is at %s, which is not under fileserver_url (%s); if you trust that server, pass \
 allowed_urls=[%r]
 """,

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import aiohttp
-
 from natsbridge import http
 from natsbridge.log import trace
 from natsbridge.urls import Url, allows, not_allowed, parse_url
@@ -30,7 +28,7 @@ class Allowed:
         """Tell whether `url` lies under a known base."""
         return any(allows(base, url) for base in self.bases)
 
-    async def check(self, session: aiohttp.ClientSession, url: Url) -> None:
+    async def check(self, session: http.Session, url: Url) -> None:
         """Refuse a URL outside.
 
         Raises:
@@ -43,7 +41,7 @@ class Allowed:
             raise not_allowed(url, self.bases)
 
 
-async def _download_domains(session: aiohttp.ClientSession, base: Url) -> list[Url]:
+async def _download_domains(session: http.Session, base: Url) -> list[Url]:
     """Return the download domains that the caller's own file server names."""
     config = await http.fileserver_config(session, str(base))
     found: list[Url] = []

@@ -90,7 +90,7 @@ class Download:
     correlation_id: str = ""
     on_progress: Progress | None = None
 
-    async def run(self, session: aiohttp.ClientSession, target: Target) -> None:
+    async def run(self, session: http.Session, target: Target) -> None:
         """Fetch into `target`.
 
         Raises:
@@ -104,6 +104,8 @@ class Download:
                 return
             except _Again as e:
                 fault = e
+            except http.FINAL_FAULTS as e:
+                raise self.failed(http.describe(e), 0, attempt) from None
             except http.FAULTS as e:
                 fault = _Again(http.describe(e))
             trace(self.correlation_id, f"Download of {self.dataname!r} failed: {fault}")
@@ -182,7 +184,7 @@ class _Transfer:
         self.ended_early = False
         self._hash = self._delivered_hash
 
-    async def attempt(self, session: aiohttp.ClientSession) -> None:
+    async def attempt(self, session: http.Session) -> None:
         """Fetch once. Raises `_Again` or a connection fault where another attempt may help."""
         self.ended_early = False
         download, url = self._download, self._download.url
@@ -192,9 +194,7 @@ class _Transfer:
             headers = {}
             if self._delivered and download.sha256:
                 headers["Range"] = f"bytes={self._delivered}-"
-            async with session.get(
-                URL(str(url), encoded=True), headers=headers, allow_redirects=False
-            ) as response:
+            async with session.get(URL(str(url), encoded=True), headers=headers) as response:
                 if response.status not in _REDIRECTS:
                     await self._receive(response)
                     return
@@ -214,7 +214,8 @@ class _Transfer:
             raise _Again(f"the server answered {status}", status, retry_after)
         if status not in (200, 206):
             text = await http.read_text(response)
-            raise download.failed(f"the server answered {status} {text}", status, 1)
+            advice = http.ADVICE.get(status, "")
+            raise download.failed(f"the server answered {status} {text}{advice}", status, 1)
         if response.headers.get("Content-Encoding", "identity") != "identity":
             raise download.failed("the server compressed it, unasked", status, 1)
         resumed = status == 206
@@ -318,6 +319,6 @@ async def fetch_with_backoff(
         max_delay=max_delay,
         correlation_id=correlation_id,
     )
-    async with http.open_session() as session:
+    async with http.Session() as session:
         await download.run(session, target)
     return target.commit()

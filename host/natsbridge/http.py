@@ -5,21 +5,28 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import aiohttp
+from yarl import URL
 
 from natsbridge.errors import INVALID_ARGUMENT, NATSBridgeError
+from natsbridge.tls import Tls, check_tls
+from natsbridge.urls import Server
 
 __all__ = [
+    "ADVICE",
     "FAULTS",
+    "FINAL_FAULTS",
     "RETRY_STATUS",
     "STALL_S",
     "LazySession",
+    "Session",
     "check_delays",
     "describe",
     "fileserver_config",
-    "open_session",
     "pause",
     "read_json",
     "read_text",
@@ -33,32 +40,106 @@ USER_AGENT = "plik_client/natsbridge"
 RETRY_STATUS = frozenset((408, 429, 500, 502, 503, 504))
 #: What a connection fault can be.
 FAULTS = (aiohttp.ClientError, OSError, asyncio.TimeoutError)
+#: Those among them that no further attempt mends.
+FINAL_FAULTS = (aiohttp.ClientConnectorCertificateError,)
+#: What to do about these answers.
+ADVICE = {
+    401: ": put the login into the file server's URL, http://user:password@host",
+    403: ": it does not let these credentials do that",
+}
 #: Bytes of an answer that is not a payload.
 MAX_ANSWER = 64 << 10
 #: Seconds that a server may ask us to wait, at most.
 MAX_RETRY_AFTER_S = 30.0
 
 
-def open_session() -> aiohttp.ClientSession:
-    """Return a session for one operation; use it with `async with`."""
-    return aiohttp.ClientSession(
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=STALL_S, sock_read=STALL_S),
-        headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
-        cookie_jar=aiohttp.DummyCookieJar(),
-        auto_decompress=False,
-    )
+class Session:
+    """A session for one operation; use it with `async with`. It follows no redirects.
+
+    Args:
+        server: the caller's own file server, whose login goes to its origin alone.
+        headers: further headers for that origin.
+        tls: for https; None: the system's certificate authorities. Its hostname is the server's.
+    """
+
+    def __init__(
+        self,
+        server: Server | None = None,
+        headers: Mapping[str, str] | None = None,
+        tls: Tls | None = None,
+    ) -> None:
+        self._origin = server.base.origin if server else ""
+        self._headers = dict(headers or {})
+        if server and server.login:
+            self._headers = {"Authorization": server.authorization, **self._headers}
+        self._hostname = tls.hostname if tls else ""
+        self._client = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=tls.context if tls else True),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=STALL_S, sock_read=STALL_S),
+            headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+        )
+
+    def request(
+        self, method: str, url: str | URL, headers: Mapping[str, str] | None = None, **body: Any
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        """Make a request; `async with` gives its answer."""
+        told = dict(headers or {})
+        # What is compared is what will be connected to.
+        if self._origin and str(URL(url).origin()) == self._origin:
+            told = {**self._headers, **told}
+            if self._hostname:
+                body["server_hostname"] = self._hostname
+        return self._client.request(method, url, headers=told, allow_redirects=False, **body)
+
+    def get(
+        self, url: str | URL, **options: Any
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        """Make a GET request."""
+        return self.request("GET", url, **options)
+
+    def post(
+        self, url: str | URL, **options: Any
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        """Make a POST request."""
+        return self.request("POST", url, **options)
+
+    def delete(
+        self, url: str | URL, **options: Any
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        """Make a DELETE request."""
+        return self.request("DELETE", url, **options)
+
+    async def close(self) -> None:
+        """End it."""
+        await self._client.close()
+
+    async def __aenter__(self) -> Session:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
 
 
 class LazySession:
-    """A session that is opened by its first `get`: most messages have no links."""
+    """A session that is opened by its first `get`: most messages have no links.
 
-    def __init__(self) -> None:
-        self._session: aiohttp.ClientSession | None = None
+    Args:
+        server: the caller's own file server.
+        tls: what `connect` was told about TLS; a hostname in it is the broker's.
+    """
 
-    def get(self) -> aiohttp.ClientSession:
+    def __init__(self, server: Server, tls: object = None) -> None:
+        self._server = server
+        self._tls = tls
+        self._session: Session | None = None
+
+    def get(self) -> Session:
         """Return the session."""
         if self._session is None:
-            self._session = open_session()
+            tls = check_tls(self._tls)
+            self._session = Session(self._server, tls=tls and tls._replace(hostname=""))
         return self._session
 
     async def __aenter__(self) -> LazySession:
@@ -114,7 +195,7 @@ async def read_json(response: aiohttp.ClientResponse) -> dict[str, Any]:
     return answer
 
 
-async def fileserver_config(session: aiohttp.ClientSession, base: str) -> dict[str, Any]:
+async def fileserver_config(session: Session, base: str) -> dict[str, Any]:
     """Return the file server's `GET /config`, {} where it has none to give.
 
     Args:
@@ -122,7 +203,7 @@ async def fileserver_config(session: aiohttp.ClientSession, base: str) -> dict[s
         base: the file server's URL without a final slash.
     """
     try:
-        async with session.get(base + "/config", allow_redirects=False) as response:
+        async with session.get(base + "/config") as response:
             return await read_json(response) if response.status == 200 else {}
     except (*FAULTS, ValueError):
         return {}

@@ -22,7 +22,7 @@ from natsbridge.log import trace
 from natsbridge.payload import BYTE_TYPES, from_bytes, from_json
 from natsbridge.reader import Envelope, Payload, check_payload, decode_direct
 from natsbridge.sink import FileTarget, MemoryTarget, SinkFunction, Target, WritableTarget
-from natsbridge.urls import Url, not_allowed, parse_url
+from natsbridge.urls import Server, Url, not_allowed, parse_url
 
 __all__ = ["INLINE", "DownloadHandler", "Incoming"]
 
@@ -195,7 +195,7 @@ class Incoming:
             return await in_thread(from_bytes, *arguments)
         return from_bytes(*arguments)
 
-    async def consume(self, me: Connection | None) -> None:
+    async def consume(self, me: Connection | None, server: Server) -> None:
         """Delete from the server what was meant for this receiver alone."""
         fields = self.envelope.fields
         if me is None:
@@ -204,7 +204,7 @@ class Incoming:
             mine = fields["receiver_id"] == me.id
         else:
             mine = bool(fields["receiver_name"]) and fields["receiver_name"] == me.name
-        async with http.LazySession() as session:
+        async with http.LazySession(server, me.tls) as session:
             for url in self.consumed if mine else []:
                 if _is_file(url):
                     await plik.remove(session.get(), str(url), "", self.correlation_id)

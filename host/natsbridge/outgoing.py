@@ -19,6 +19,7 @@ from natsbridge.errors import PAYLOAD_TOO_LARGE, UPLOAD_FAILED, NATSBridgeError
 from natsbridge.log import trace
 from natsbridge.payload import make_source
 from natsbridge.source import Source, is_stream
+from natsbridge.urls import Server
 
 __all__ = ["Message", "UploadHandler"]
 
@@ -131,7 +132,7 @@ class Message:
         self,
         session: http.LazySession,
         handler: UploadHandler | None,
-        base: str,
+        server: Server,
         max_payload: int,
         fallback: bool,
     ) -> None:
@@ -143,7 +144,7 @@ class Message:
                 continue
             trace(self.correlation_id, f"Using link transport for {source.size} bytes")
             try:
-                result = await self._upload(session, handler, base, source)
+                result = await self._upload(session, handler, server, source)
             except NATSBridgeError as e:
                 if e.code != UPLOAD_FAILED:
                     raise
@@ -167,17 +168,17 @@ class Message:
         self,
         session: http.LazySession,
         handler: UploadHandler | None,
-        base: str,
+        server: Server,
         source: Source,
     ) -> dict[str, Any]:
         if handler not in (None, plik.plik_upload, plik.plik_oneshot_upload):
             assert handler is not None
-            return await _custom_upload(handler, base, source, self.on_progress)
+            return await _custom_upload(handler, server.full, source, self.on_progress)
         one_shot = handler is plik.plik_oneshot_upload
         removable = self.removable and not one_shot
         result = await plik.upload(
             session.get(),
-            base,
+            str(server.base),
             source,
             removable=removable,
             one_shot=one_shot,
@@ -197,11 +198,15 @@ class Message:
                 self.on_progress(source.name, source.size, source.size)
         return to_json(self.env, direct)
 
-    async def undo(self, session: http.LazySession, base: str) -> None:
+    async def undo(self, session: http.LazySession, server: Server) -> None:
         """Remove what was uploaded for a message that was not published."""
         for result in self.uploaded:
             await plik.drop(
-                session.get(), base, result["uploadid"], result["uploadtoken"], self.correlation_id
+                session.get(),
+                str(server.base),
+                result["uploadid"],
+                result["uploadtoken"],
+                self.correlation_id,
             )
 
     def close(self) -> None:
@@ -211,15 +216,15 @@ class Message:
 
 
 async def _custom_upload(
-    handler: UploadHandler, base: str, source: Source, on_progress: Progress | None
+    handler: UploadHandler, server_url: str, source: Source, on_progress: Progress | None
 ) -> dict[str, Any]:
     """Upload with a handler of the caller's (walkthrough, "File Server Handler Contract")."""
     data = await asyncio.to_thread(source.read_all)
     try:
         if inspect.iscoroutinefunction(handler):
-            result = await handler(base, source.name, data)
+            result = await handler(server_url, source.name, data)
         else:
-            result = await asyncio.to_thread(handler, base, source.name, data)
+            result = await asyncio.to_thread(handler, server_url, source.name, data)
             if inspect.isawaitable(result):
                 result = await result
     except NATSBridgeError as e:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from typing import Any
 
 import aiohttp
@@ -19,11 +19,13 @@ from yarl import URL
 from natsbridge import http
 from natsbridge.arguments import Progress, bounded, check_count, check_field, check_timeout
 from natsbridge.errors import INVALID_ARGUMENT, UPLOAD_FAILED, NATSBridgeError
+from natsbridge.headers import check_headers
 from natsbridge.log import trace
 from natsbridge.multipart import Body, file_name
 from natsbridge.payload import make_source
 from natsbridge.source import Source
-from natsbridge.urls import parse_base
+from natsbridge.tls import Tls, check_tls
+from natsbridge.urls import parse_base, parse_server
 
 __all__ = [
     "DEFAULT_TTL",
@@ -51,7 +53,7 @@ class _Refused(Exception):
     """The server's final answer."""
 
     def __init__(self, status: int, text: str) -> None:
-        super().__init__(f"the server answered {status} {text}")
+        super().__init__(f"the server answered {status} {text}{http.ADVICE.get(status, '')}")
         self.status = status
 
 
@@ -93,7 +95,7 @@ def _identifier(answer: dict[str, Any]) -> str:
 class _Upload:
     """One upload of one file."""
 
-    def __init__(self, session: aiohttp.ClientSession, base: str, correlation_id: str) -> None:
+    def __init__(self, session: http.Session, base: str, correlation_id: str) -> None:
         self._session = session
         self._base = base
         self._correlation_id = correlation_id
@@ -111,6 +113,8 @@ class _Upload:
                 raise self._failed(what, str(e), e.status, attempt) from None
             except _Again as e:
                 fault = e
+            except http.FINAL_FAULTS as e:
+                raise self._failed(what, http.describe(e), 0, attempt) from None
             except http.FAULTS as e:
                 fault = _Again(http.describe(e))
             trace(self._correlation_id, f"{what} failed: {fault}")
@@ -131,9 +135,7 @@ class _Upload:
 
         async def once() -> dict[str, Any]:
             body = {"ttl": ttl, "removable": removable, "oneShot": one_shot}
-            async with self._session.post(
-                self._base + "/upload", json=body, allow_redirects=False
-            ) as response:
+            async with self._session.post(self._base + "/upload", json=body) as response:
                 answer = await _answer(response)
                 _identifier(answer)
                 return answer
@@ -185,7 +187,6 @@ class _Upload:
             f"{self._base}/file/{self.id}",
             data=body,
             headers={**body.headers, "X-UploadToken": self.token},
-            allow_redirects=False,
         ) as response:
             answer = await _answer(response)
             identifier = _identifier(answer)
@@ -224,7 +225,7 @@ class _Upload:
 
 
 async def remove(
-    session: aiohttp.ClientSession, url: str, token: str = "", correlation_id: str = ""
+    session: http.Session, url: str, token: str = "", correlation_id: str = ""
 ) -> bool:
     """Delete a file (or, with its token, an upload). Failures are logged, never raised.
 
@@ -236,9 +237,7 @@ async def remove(
     """
     headers = {"X-UploadToken": token} if token else {}
     try:
-        async with session.delete(
-            URL(url, encoded=True), headers=headers, allow_redirects=False
-        ) as response:
+        async with session.delete(URL(url, encoded=True), headers=headers) as response:
             done, why = response.status == 200, f"the server answered {response.status}"
     except http.FAULTS as e:
         done, why = False, http.describe(e)
@@ -247,14 +246,14 @@ async def remove(
 
 
 async def drop(
-    session: aiohttp.ClientSession, base: str, upload_id: str, token: str, correlation_id: str
+    session: http.Session, base: str, upload_id: str, token: str, correlation_id: str
 ) -> bool:
     """Delete an upload of ours with its files; as `remove`."""
     return await remove(session, f"{base}/upload/{upload_id}", token, correlation_id)
 
 
 async def upload(
-    session: aiohttp.ClientSession,
+    session: http.Session,
     base: str,
     source: Source,
     *,
@@ -301,6 +300,8 @@ async def plik_upload(
     *,
     ttl: int = DEFAULT_TTL,
     removable: bool = False,
+    headers: Mapping[str, str] | None = None,
+    tls: Any = None,
     correlation_id: str = "",
     on_progress: Progress | None = None,
     timeout: float | None = None,
@@ -308,12 +309,15 @@ async def plik_upload(
     """Upload one file that any number of receivers can download.
 
     Args:
-        file_server_url: for example "http://localhost:8080".
+        file_server_url: for example "http://localhost:8080", or with a login, which goes to that
+            server alone: "https://user:password@host", with %40 for an @ in it.
         dataname: what to call it; unsafe characters are replaced.
         data: bytes-like or a binary stream.
         ttl: seconds until the server forgets it; 0: the server's default. A longer one than the
             server allows becomes its longest.
         removable: whether everybody who knows the URL may delete it.
+        headers: more headers for that server, such as {"X-PlikToken": "..."}.
+        tls: for https, as `connect` takes it; None: the system's certificate authorities.
         correlation_id: for the log.
         on_progress: called on the event loop's thread with (dataname, bytes done, total or None).
         timeout: seconds for the whole, or None: until no byte moves for 10 s.
@@ -324,8 +328,18 @@ async def plik_upload(
     Raises:
         NATSBridgeError: `UPLOAD_FAILED`, `INVALID_ARGUMENT`, `INVALID_PAYLOAD_TYPE`.
     """
+    check_headers(headers)
     return await _plik(
-        file_server_url, dataname, data, ttl, removable, False, correlation_id, on_progress, timeout
+        file_server_url,
+        dataname,
+        data,
+        ttl=ttl,
+        removable=removable,
+        headers=headers,
+        tls=check_tls(tls),
+        correlation_id=correlation_id,
+        on_progress=on_progress,
+        timeout=timeout,
     )
 
 
@@ -346,7 +360,7 @@ async def plik_oneshot_upload(file_server_url: str, dataname: str, data: Any) ->
     Raises:
         NATSBridgeError: as `plik_upload`.
     """
-    result = await _plik(file_server_url, dataname, data, DEFAULT_TTL, False, True, "", None, None)
+    result = await _plik(file_server_url, dataname, data, one_shot=True)
     return {key: result[key] for key in ("status", "uploadid", "fileid", "url")}
 
 
@@ -354,14 +368,18 @@ async def _plik(
     file_server_url: str,
     dataname: str,
     data: Any,
-    ttl: int,
-    removable: bool,
-    one_shot: bool,
-    correlation_id: str,
-    on_progress: Progress | None,
-    timeout: float | None,
+    *,
+    ttl: int = DEFAULT_TTL,
+    removable: bool = False,
+    one_shot: bool = False,
+    headers: Mapping[str, str] | None = None,
+    tls: Tls | None = None,
+    correlation_id: str = "",
+    on_progress: Progress | None = None,
+    timeout: float | None = None,
 ) -> dict[str, Any]:
-    base = str(parse_base(file_server_url, "file_server_url"))
+    server = parse_server(file_server_url, "file_server_url")
+    base = str(server.base)
     check_field(dataname, "dataname")
     check_count(ttl, "ttl")
     check_timeout(timeout)
@@ -370,7 +388,7 @@ async def _plik(
     source = await asyncio.to_thread(make_source, dataname, data, "binary")
 
     async def work() -> dict[str, Any]:
-        async with http.open_session() as session:
+        async with http.Session(server, headers, tls) as session:
             return await upload(
                 session,
                 base,

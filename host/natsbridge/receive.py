@@ -81,7 +81,8 @@ async def smartreceive(
     Args:
         msg: what `next` returned, or a plain nats-py Msg.
         fileserver_url: links under it may be opened, and those under the download domains that it
-            names itself. None: $FILESERVER_URL or http://localhost:8080.
+            names itself. None: $FILESERVER_URL or http://localhost:8080. A login in it, and TLS,
+            as for `smartsend`.
         fileserver_download_handler: called for links instead of the built-in download with (url,
             max_retries, base_delay, max_delay, correlation_id), in a worker thread unless it is a
             coroutine function; returns bytes, which are verified.
@@ -114,10 +115,10 @@ async def smartreceive(
             `DOWNLOAD_FAILED`, `INVALID_ARGUMENT`. No file is left behind then.
     """
     data, reply, me = _message(msg, nats_connection)
-    base = parse_base(fileserver(fileserver_url), "fileserver_url")
+    server = fileserver(fileserver_url)
     if isinstance(allowed_urls, str):
         allowed_urls = [allowed_urls]
-    allowed = [base, *(parse_base(url, "allowed_urls") for url in allowed_urls)]
+    allowed = [server.base, *(parse_base(url, "allowed_urls") for url in allowed_urls)]
     if isinstance(nack_subjects, str):
         raise NATSBridgeError(INVALID_ARGUMENT, "nack_subjects must be a list, not a str")
     for subject in nack_subjects:
@@ -139,7 +140,7 @@ async def smartreceive(
     fields = envelope.fields
     receiver = Incoming(
         envelope,
-        Allowed(allowed, base),
+        Allowed(allowed, server.base),
         sink,
         max_payload_size,
         fileserver_download_handler,
@@ -147,9 +148,11 @@ async def smartreceive(
         on_progress,
     )
 
+    tls = me.tls if me is not None else None
+
     async def work() -> list[tuple[str, Any, str]]:
         trace(receiver.correlation_id, f"Starting smartreceive of {len(data)} bytes")
-        async with http.LazySession() as session:
+        async with http.LazySession(server, tls) as session:
             return await receiver.run(session)
 
     def late() -> NATSBridgeError:
@@ -165,5 +168,6 @@ async def smartreceive(
             await report(me, reply, fields, e, nack_subjects)
         raise
     trace(receiver.correlation_id, f"Received {len(payloads)} payloads")
-    await plik.briefly(receiver.consume(me))  # the message is complete, whatever comes of this
+    # The message is complete, whatever comes of this.
+    await plik.briefly(receiver.consume(me, server))
     return {**fields, "payloads": payloads}

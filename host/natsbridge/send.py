@@ -25,7 +25,7 @@ from natsbridge.errors import (
 from natsbridge.log import trace
 from natsbridge.outgoing import Message, UploadHandler
 from natsbridge.subjects import check_subject, is_subject
-from natsbridge.urls import parse_base
+from natsbridge.urls import Server, parse_server
 
 __all__ = ["DEFAULT_FILESERVER", "DEFAULT_THRESHOLD", "fileserver", "publish_message", "smartsend"]
 
@@ -34,11 +34,11 @@ DEFAULT_THRESHOLD = 500_000
 DEFAULT_FILESERVER = "http://localhost:8080"
 
 
-def fileserver(url: str | None) -> str:
-    """Return the file server's URL: the argument, $FILESERVER_URL or the default; checked."""
+def fileserver(url: str | None) -> Server:
+    """Return the file server: the argument, $FILESERVER_URL or the default; checked."""
     if url is None:
         url = os.environ.get("FILESERVER_URL") or DEFAULT_FILESERVER
-    return str(parse_base(url, "fileserver_url"))
+    return parse_server(url, "fileserver_url")
 
 
 def _threshold(size_threshold: int | None) -> int:
@@ -125,7 +125,9 @@ async def smartsend(
         data: (dataname, data, payload_type) tuples; none is legal (an ACK). `data` is the type's
             natural value, bytes-like, or a binary stream, which is sent from its position on.
         broker_url: used without `nats_connection`. None: $NATS_URL or nats://localhost:4222.
-        fileserver_url: None: $FILESERVER_URL or http://localhost:8080.
+        fileserver_url: None: $FILESERVER_URL or http://localhost:8080. It may have a login, which
+            goes to that server alone (http://user:password@host, with %40 for an @ in it). For
+            https the connection's `tls` holds, or else the system's certificate authorities.
         fileserver_upload_handler: called instead of `plik_upload` with (file_server_url, dataname,
             bytes), in a worker thread unless it is a coroutine function.
         size_threshold: bytes from which a payload goes by link. None: $SIZE_THRESHOLD or 500,000.
@@ -152,7 +154,7 @@ async def smartsend(
     check_subject(subject)
     items = _check_data(data)
     threshold = _threshold(size_threshold)
-    base = fileserver(fileserver_url)
+    server = fileserver(fileserver_url)
     check_timeout(timeout)
     if fileserver_upload_handler is not None and not callable(fileserver_upload_handler):
         raise NATSBridgeError(INVALID_ARGUMENT, "fileserver_upload_handler must be callable")
@@ -182,7 +184,7 @@ async def smartsend(
         phase[0] = NATS_CONNECTION_FAILED
         async with (
             _connection(nats_connection, broker_url, sender_name, sender_id) as connection,
-            http.LazySession() as session,
+            http.LazySession(server, connection.tls) as session,
         ):
             env["sender_name"] = sender_name or connection.name
             env["sender_id"] = sender_id or connection.id
@@ -193,7 +195,7 @@ async def smartsend(
                 await message.upload_links(
                     session,
                     fileserver_upload_handler,
-                    base,
+                    server,
                     connection.max_payload,
                     fallback_direct,
                 )
@@ -202,7 +204,7 @@ async def smartsend(
                 reply = reply_to if is_subject(reply_to) else ""
                 await _publish(connection, subject, text.encode(), reply, nats_connection is None)
             except BaseException:
-                await plik.briefly(message.undo(session, base))
+                await plik.briefly(message.undo(session, server))
                 raise
         trace(message.correlation_id, f"Published {len(text)} characters to {subject}")
         return text

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import ssl
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -390,6 +390,8 @@ def plik_upload(
     *,
     ttl: int = plik.DEFAULT_TTL,
     removable: bool = False,
+    headers: Mapping[str, str] | None = None,
+    tls: Any = None,
     correlation_id: str = "",
     on_progress: Progress | None = None,
     timeout: float | None = None,
@@ -402,6 +404,8 @@ def plik_upload(
             data,
             ttl=ttl,
             removable=removable,
+            headers=headers,
+            tls=tls,
             correlation_id=correlation_id,
             on_progress=on_progress,
             timeout=timeout,

@@ -9,6 +9,7 @@ puts together again.
 from __future__ import annotations
 
 import re
+from base64 import b64encode
 from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import quote, unquote, urljoin
@@ -16,7 +17,18 @@ from urllib.parse import quote, unquote, urljoin
 from natsbridge.arguments import MAX_FIELD
 from natsbridge.errors import INVALID_ARGUMENT, URL_NOT_ALLOWED, NATSBridgeError
 
-__all__ = ["Url", "allows", "check_url", "not_allowed", "parse_base", "parse_url", "resolve"]
+__all__ = [
+    "Server",
+    "Url",
+    "allows",
+    "check_url",
+    "not_allowed",
+    "parse_base",
+    "parse_server",
+    "parse_url",
+    "resolve",
+    "shown",
+]
 
 _URL = re.compile(
     r"(?P<scheme>https?)://"
@@ -27,6 +39,9 @@ _URL = re.compile(
 )
 #: Printable ASCII that is no part of a path or query (RFC 3986, section 3.3).
 _ODD = re.compile(r'[#\\"<>^`{|}]|%(?![0-9A-Fa-f]{2})')
+_BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+#: user:password in front of a host.
+_LOGIN = re.compile(r"(?P<start>https?://)(?P<login>[^/?#]*)@", re.IGNORECASE)
 _DEFAULT_PORT = {"http": 80, "https": 443}
 
 
@@ -48,6 +63,34 @@ class Url:
 
     def __str__(self) -> str:
         return self.origin + self.path + self.query
+
+
+@dataclass(frozen=True)
+class Server:
+    """The caller's own file server.
+
+    Attributes:
+        base: where it is; paths are added to it.
+        login: user:password, %-escaped, or "". It is for the server's origin, and in no message.
+    """
+
+    base: Url
+    login: str = ""
+
+    @property
+    def authorization(self) -> str:
+        """The value of the header that logs in, "" for none (RFC 7617)."""
+        if not self.login:
+            return ""
+        user, _, password = self.login.partition(":")
+        pair = f"{unquote(user)}:{unquote(password)}".encode()
+        return f"Basic {b64encode(pair).decode()}"
+
+    @property
+    def full(self) -> str:
+        """The URL with the login: for a handler of the caller's."""
+        url = str(self.base)
+        return url.replace("://", f"://{self.login}@", 1) if self.login else url
 
 
 def _segments(path: str) -> list[str]:
@@ -91,6 +134,11 @@ def parse_url(text: str) -> Url:
     return Url(scheme, found["host"].lower(), port, path, found["query"] or "")
 
 
+def shown(text: str) -> str:
+    """Return a URL that may be no URL for a message: in ASCII, cut short, without a login."""
+    return repr(text.rpartition("@")[2]).encode("ascii", "backslashreplace").decode()[:200]
+
+
 def check_url(text: object, what: str) -> Url:
     """Parse a URL that the caller gave.
 
@@ -102,13 +150,27 @@ def check_url(text: object, what: str) -> Url:
     try:
         return parse_url(text)
     except ValueError as e:
-        raise NATSBridgeError(INVALID_ARGUMENT, f"{what} {ascii(text)[:200]}: {e}") from None
+        raise NATSBridgeError(INVALID_ARGUMENT, f"{what} {shown(text)}: {e}") from None
 
 
 def parse_base(text: object, what: str) -> Url:
     """Parse a URL to which paths are added: as `check_url`, without a final slash or query."""
     url = check_url(text, what)
     return Url(url.scheme, url.host, url.port, url.path.rstrip("/"))
+
+
+def parse_server(text: object, what: str) -> Server:
+    """Parse the URL of the caller's own file server: as `parse_base`, but it may have a login."""
+    login = ""
+    if isinstance(text, str) and (found := _LOGIN.match(text)):
+        login = found["login"]
+        if _BAD_ESCAPE.search(login) or not login.isprintable() or not login.strip(":"):
+            raise NATSBridgeError(
+                INVALID_ARGUMENT,
+                f"{what} has a login that is not user:password, with %40 for @ and %2F for /",
+            )
+        text = found["start"] + text[found.end() :]
+    return Server(parse_base(text, what), login)
 
 
 def allows(base: Url, url: Url) -> bool:
@@ -119,7 +181,7 @@ def allows(base: Url, url: Url) -> bool:
 
 def not_allowed(url: Url | str, allowed: Iterable[Url]) -> NATSBridgeError:
     """Return the error for a URL outside what the caller allowed; it tells the argument to add."""
-    shown = ascii(str(url))[1:-1][:200]
+    named = shown(str(url))[1:-1]
     known = ", ".join(map(str, allowed)) or "nothing"
     if isinstance(url, Url):
         advice = f'if you trust it, pass allowed_urls=["{url.origin}"]'
@@ -127,8 +189,8 @@ def not_allowed(url: Url | str, allowed: Iterable[Url]) -> NATSBridgeError:
         advice = "the sender must give an http or https URL"
     return NATSBridgeError(
         URL_NOT_ALLOWED,
-        f"the message names {shown}, and allowed is {known}: {advice}",
-        {"url": shown},
+        f"the message names {named}, and allowed is {known}: {advice}",
+        {"url": named},
     )
 
 

@@ -13,8 +13,24 @@ from harness import Peer, ScriptedServer, answer, run_micropython
 PRELUDE = """
 import json, sys, time
 import natsbridge
-from natsbridge.download import download
+from natsbridge.download import Claims
+from natsbridge.sink import Sink
 url = sys.argv[1]
+def download(url, target, size=None, sha256="", allow=None, limit=None, dataname="x",
+             max_retries=5, base_delay=100, max_delay=5000, correlation_id="", on_progress=None,
+             idle=None, deadline=None):
+    sink = Sink(lambda *a: target, None, limit)
+    origin = "/".join(url.split("/")[:3])
+    job = Claims(None, {"correlation_id": correlation_id}, sink, origin, (), deadline)
+    sink.open = lambda *a: target
+    job.idle = idle
+    job.asked = True
+    if allow:
+        job.check = allow
+    item = {"dataname": dataname, "data": url, "payload_type": "binary", "size": size,
+            "metadata": {"sha256": sha256}}
+    job.fetch(item, None, max_retries, base_delay, max_delay, on_progress, bytearray(1024))
+    return job.done
 class Target:
     def __init__(self, rewinds):
         self.rewinds = rewinds
@@ -354,7 +370,7 @@ print(json.dumps([str(type(data)), len(data), str(data[:4], "utf-8"), same]))
 def test_fetch_with_backoff_allocates_its_bytes_once():
     script = """
 import gc
-import natsbridge.whole
+import natsbridge.plik
 natsbridge.fetch_with_backoff(url)
 gc.collect()
 size = gc.mem_free() * 2 // 3

@@ -185,7 +185,7 @@ def test_an_upload_refused_with_a_reset_is_final_and_tells_the_servers_text(tmp_
         assert server.requests[-1].headers["x-uploadtoken"] == "token"
     code, message, details = json.loads(out)
     assert code == "UPLOAD_FAILED"
-    assert "400 file too big (limit is set to 1 kB)  X:  ..." in message
+    assert r"400 file too big (limit is set to 1 kB)\r\nX: \x00..." in message
     assert len(message) < 400
     assert details["status"] == 400
 
@@ -346,7 +346,7 @@ def test_a_stream_that_cannot_be_read_again_gets_one_attempt():
 
 
 @pytest.mark.parametrize(
-    "url", ["https://host", "ftp://host", "host:8080", "http://u:p@host", "http://host:x", ""]
+    "url", ["https://host", "ftp://host", "host:8080", "http://u:p@h h", "http://host:x", ""]
 )
 def test_a_url_that_cannot_be_used_is_an_argument_error(url):
     [[code, message, _]] = run(url, "report(lambda: natsbridge.plik_upload(url, 'x', b'abc'))")
@@ -354,22 +354,33 @@ def test_a_url_that_cannot_be_used_is_an_argument_error(url):
     assert ("https" in message) or ("is refused" in message)
 
 
-def test_remove_says_whether_it_worked_and_never_raises(file_url):
+def test_files_are_removed_by_those_who_may_and_nothing_is_raised(file_url):
     script = """
-from natsbridge.plikadmin import remove
-r = natsbridge.plik_upload(url, "x", b"abc")
-report(lambda: [remove(r["url"]), remove(r["url"], r["uploadtoken"]), remove("http://127.0.0.1:1/x")])
+from natsbridge.recover import undo
+a = natsbridge.plik_upload(url, "x", b"abc")
+b = natsbridge.plik_upload(url, "x", b"abc")
+undo(None, url, [(a["url"], ""), ("http://127.0.0.1:1/x", "t"), (b["url"], b["uploadtoken"])])
+report(lambda: [a["url"], b["url"]])
 """
-    assert run(file_url, script) == [[False, True, False]]
+    [[kept, removed]] = run(file_url, script)
+    assert get(kept)[0] == 200
+    assert get(removed)[0] == 404
 
 
 def test_the_download_domains_are_those_of_the_servers_configuration():
     config = {"downloadDomain": "http://DL.lan:80/", "downloadDomainAlias": ["http://b:81", 5, "?"]}
     script = """
-from natsbridge.plikadmin import download_domains
-report(lambda: download_domains(url + "/plik/"))
-report(lambda: download_domains(url))
-report(lambda: download_domains("http://127.0.0.1:1"))
+from natsbridge.download import Claims
+from natsbridge.sink import Sink
+def domains(base):
+    claims = Claims(None, {"correlation_id": ""}, Sink(None, None, None), base, (), None)
+    try:
+        claims.check("http://elsewhere/x")
+    except natsbridge.NATSBridgeError as e:
+        return claims.prefixes[1:]
+report(lambda: domains(url + "/plik/"))
+report(lambda: domains(url))
+report(lambda: domains("http://127.0.0.1:1"))
 """
     with ScriptedServer([answer(json.dumps(config).encode())], [answer(b"nonsense")]) as server:
         assert run(server, script) == [["http://dl.lan", "http://b:81"], [], []]

@@ -1,12 +1,14 @@
-"""urls.py: one strict parser, and which URLs a receiver may open."""
+"""http.py: one strict URL parser, and which URLs a receiver may open."""
 
+import contextlib
 import json
 
 import pytest
 
 from harness import load_firmware, run_micropython
 
-urls = load_firmware("urls")
+http = load_firmware("http")
+Claims = load_firmware("download").Claims
 NATSBridgeError = load_firmware("errors").NATSBridgeError
 
 GOOD = [
@@ -104,60 +106,101 @@ ALLOWED = [
 ]
 
 
+ORIGINS = {
+    "http://HOST:80/x": "http://host",
+    "https://host:443": "https://host",
+    "https://host:80": "https://host:80",
+    "http://[::1]:8080/x": "http://[::1]:8080",
+}
+
+
+class Receiver(Claims):
+    """The allow-list of a receiver with these `allowed_urls`, whose file server tells nothing."""
+
+    asked = True
+
+    def __init__(self, prefixes):
+        env = {"correlation_id": ""}
+        super().__init__(None, env, None, "http://own.example/plik", prefixes, None)
+
+
 @pytest.mark.parametrize(("url", "parts"), GOOD)
 def test_a_url_has_these_parts(url, parts):
-    assert list(urls.parse(url)) == parts
+    origin, path, host, port = http.parse(url)
+    assert [origin.partition(":")[0], host, port, path] == parts
+
+
+@pytest.mark.parametrize(("url", "origin"), ORIGINS.items())
+def test_an_origin_is_without_the_default_port_and_with_the_brackets_of_ipv6(url, origin):
+    assert http.parse(url)[0] == origin
 
 
 @pytest.mark.parametrize("url", [*BAD, None, 5, b"http://host/"])
-def test_what_can_be_read_in_two_ways_is_refused_with_a_reason(url):
+def test_what_can_be_read_in_two_ways_is_refused(url):
+    with pytest.raises(ValueError, match=r"^$|invalid literal"):
+        http.parse(url)
+
+
+@pytest.mark.parametrize("url", ["ftp://host/x", "http://host/a\r\nHost: evil", 5])
+def test_the_error_shows_the_url_and_what_it_must_be(url):
     with pytest.raises(NATSBridgeError) as e:
-        urls.parse(url)
+        http.Connection(url, None, None)
     assert e.value.code == "INVALID_ARGUMENT"
-    assert "is refused: it " in e.value.message
+    assert f"{url!r} is refused: it must be http" in e.value.message
     assert "\r" not in e.value.message
 
 
-def test_a_long_url_is_not_repeated_whole_in_the_message():
+@pytest.mark.parametrize("open_it", [lambda u: http.Connection(u, None, None), Receiver(()).check])
+def test_a_long_url_is_not_repeated_whole_in_the_message(open_it):
     with pytest.raises(NATSBridgeError) as e:
-        urls.parse("http://host/" + "x" * 5000)
-    assert len(e.value.message) < 300
+        open_it("http://host/" + "x" * 5000)
+    assert len(e.value.message) < 400
 
 
 @pytest.mark.parametrize(("url", "prefixes", "expected"), ALLOWED)
 def test_only_the_origin_and_whole_segments_of_a_prefix_are_allowed(url, prefixes, expected):
-    assert urls.allowed(url, prefixes) is expected
+    refusal = pytest.raises(NATSBridgeError, match=r"URL_NOT_ALLOWED.*which is not under")
+    with contextlib.nullcontext() if expected else refusal:
+        Receiver(prefixes).check(url)
 
 
-def test_a_refused_url_is_not_allowed_and_a_refused_prefix_is_an_argument_error():
-    with pytest.raises(NATSBridgeError) as e:
-        urls.allowed("http://u@h/", ["http://h"])
-    assert e.value.code == "URL_NOT_ALLOWED"
-    with pytest.raises(NATSBridgeError) as e:
-        urls.allowed("http://h/", ["h"])
-    assert e.value.code == "INVALID_ARGUMENT"
+def test_the_file_servers_own_url_is_allowed():
+    Receiver(()).check("http://own.example/plik/file/a")
+    with pytest.raises(NATSBridgeError, match=r"URL_NOT_ALLOWED.*\['http://own.example'\]"):
+        Receiver("http://other").check("http://own.example/plikk/file/a")
 
 
-def test_origin_leaves_out_the_default_port_and_keeps_the_brackets_of_ipv6():
-    assert urls.origin("http://HOST:80/x") == "http://host"
-    assert urls.origin("https://host:443") == "https://host"
-    assert urls.origin("https://host:80") == "https://host:80"
-    assert urls.origin("http://[::1]:8080/x") == "http://[::1]:8080"
+@pytest.mark.parametrize("url", ["http://user:secret@h/", "http://h/%2f"])
+def test_an_odd_url_of_a_message_is_not_allowed_and_its_login_not_repeated(url):
+    with pytest.raises(NATSBridgeError, match=r"URL_NOT_ALLOWED.*is refused") as e:
+        Receiver(["http://h"]).check(url)
+    assert "secret" not in e.value.message
+
+
+def test_an_odd_prefix_is_an_argument_error():
+    with pytest.raises(NATSBridgeError, match=r"INVALID_ARGUMENT.*is refused"):
+        Receiver(["h"])
+
+
+def test_a_base_is_without_a_query_and_a_final_slash():
+    assert http.base("http://H:80/a/b/?q=1") == "http://h/a/b"
+    assert http.base("http://h") == http.base("http://h/") == "http://h"
 
 
 def test_micropython_agrees():
-    cases = json.dumps([GOOD, BAD, ALLOWED])
+    cases = json.dumps([GOOD, BAD])
     script = f"""
 import json
-from natsbridge.urls import parse, allowed
-from natsbridge.errors import NATSBridgeError
-good, bad, may = json.loads({cases!r})
-print([list(parse(u)) for u, _ in good] == [parts for _, parts in good])
+from natsbridge.http import parse
+good, bad = json.loads({cases!r})
+for u, parts in good:
+    origin, path, host, port = parse(u)
+    if [origin.split(":")[0], host, port, path] != parts:
+        print(u)
 for u in bad:
     try:
         print(u, parse(u))
-    except NATSBridgeError as e:
+    except ValueError as e:
         pass
-print([allowed(u, p) for u, p, _ in may] == [x for _, _, x in may])
 """
-    assert run_micropython(script) == "True\nTrue\n"
+    assert run_micropython(script) == ""

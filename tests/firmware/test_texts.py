@@ -39,14 +39,27 @@ def keys(node: ast.expr, tree: ast.Module) -> list[str]:
 def test_every_text_is_used_with_as_many_values_as_it_takes() -> None:
     known = texts()
     used = set()
+
+    def use(code: str, name: str, values: int, where: tuple[str, int]) -> None:
+        places = len(re.findall("%[srd]", known[code, name]))
+        assert values == places, (where, name)
+        used.add((code, name))
+
     for path in sorted(FIRMWARE.glob("natsbridge/*.py")):
         tree = ast.parse(path.read_text())
         for node in ast.walk(tree):
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "fail":
+            where = path.name, getattr(node, "lineno", 0)
+            called = getattr(node.func, "id", "") if isinstance(node, ast.Call) else ""
+            if called == "fail":
                 code, key, *values = node.args
-                assert isinstance(code, ast.Name), (path.name, node.lineno)
-                for name in keys(key, tree):
-                    places = len(re.findall("%[srd]", known[code.id, name]))
-                    assert len(values) == places, (path.name, node.lineno, name)
-                    used.add((code.id, name))
+                if isinstance(code, ast.Name):
+                    for name in keys(key, tree):
+                        use(code.id, name, len(values), where)
+                else:  # an upload's or a download's own code: its callers name the key
+                    assert (ast.unparse(code), len(values)) == ("job.code", 3), where
+            elif called == "_error":
+                for name in keys(node.args[1], tree):
+                    for code in ("UPLOAD_FAILED", "DOWNLOAD_FAILED", "INTEGRITY_ERROR"):
+                        if (code, name) in known:
+                            use(code, name, 3, where)
     assert used == set(known)

@@ -30,7 +30,7 @@ async def fetch(script: ScriptedHttp, target: Target | None = None, **options: A
     base = parse_base(script.url, "x")
     options = {"max_retries": 3, "base_delay": 1, "max_delay": 2, **options}
     job = Download("d", parse_url(script.url + "/f"), Allowed([base]), **options)
-    async with http.open_session() as session:
+    async with http.Session() as session:
         await job.run(session, target)
     return target.commit()
 

@@ -29,7 +29,7 @@ def stored(data: bytes, **changes: Any) -> bytes:
 
 
 async def get(url: str) -> tuple[int, bytes]:
-    async with http.open_session() as session, session.get(url, allow_redirects=False) as answer:
+    async with http.Session() as session, session.get(url) as answer:
         return answer.status, await answer.read()
 
 
@@ -81,7 +81,7 @@ class TestRealServer:
     async def test_removable_and_token(self, file_url: str) -> None:
         removable = await natsbridge.plik_upload(file_url, "a", b"abc", removable=True)
         kept = await natsbridge.plik_upload(file_url, "a", b"abc")
-        async with http.open_session() as session:
+        async with http.Session() as session:
             assert await plik.remove(session, removable["url"])
             assert not await plik.remove(session, kept["url"])
             assert (await get(kept["url"]))[0] == 200

@@ -771,7 +771,7 @@ class TestConsumeOnce:
         assert Path(env["payloads"][0][1]).read_bytes() == b"abc"
 
     async def status(self, env: dict[str, Any]) -> int:
-        async with http.open_session() as session, session.get(env["payloads"][0]["data"]) as r:
+        async with http.Session() as session, session.get(env["payloads"][0]["data"]) as r:
             return r.status
 
     @pytest.mark.parametrize(
@@ -833,7 +833,7 @@ class TestConsumeOnce:
 
 async def test_the_default_url_of_the_file_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FILESERVER_URL")
-    assert send.fileserver(None) == "http://localhost:8080"
+    assert send.fileserver(None).full == "http://localhost:8080"
     monkeypatch.setenv("FILESERVER_URL", "http://files/plik/")
-    assert send.fileserver(None) == "http://files/plik"
-    assert send.fileserver("http://other") == "http://other"
+    assert send.fileserver(None).full == "http://files/plik"
+    assert send.fileserver("http://other").full == "http://other"

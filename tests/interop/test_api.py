@@ -24,7 +24,7 @@ FUNCTIONS = {
     "smartreceive": ("receive", "receive"),
     "plik_upload": ("plik", "plik"),
     "plik_oneshot_upload": ("plik", "plik"),
-    "fetch_with_backoff": ("download", "download"),
+    "fetch_with_backoff": ("plik", "download"),
     "envelope_to_json": ("envelope", "envelope"),
     "publish_message": ("send", "send"),
 }
@@ -94,7 +94,6 @@ def find(path: Path, name: str, owner: str = "") -> Signature:
     if owner:
         [body] = [n.body for n in tree.body if isinstance(n, ast.ClassDef) and n.name == owner]
     # A default may be the constant of another module.
-    constants |= module(FIRMWARE / "upload.py")[1] if path.parent == FIRMWARE else {}
     constants |= module(HOST / "plik.py")[1] if path.parent == HOST else {}
     [found] = [
         n for n in body if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef) and n.name == name
