@@ -3,6 +3,10 @@
 Bytes are read only when a call needs them. A message of up to 2 KB is taken whole, and queued
 (8 KB in all) if the call was for another subscription. The body of a larger one stays on the
 socket until it is read; a call that must read past it discards it.
+
+Here is what every connection needs. What is rare is loaded when it happens: connecting (greet),
+INFO and -ERR (news), headers, publishing while disconnected (pending), and request, drain and
+unsubscribe (calls).
 """
 
 import time
@@ -17,149 +21,216 @@ from .errors import (
     drop,
     fail,
 )
-from .protocol import MAX_LINE, check_subject, flat, parse_info, parse_msg
-from .stream import until
+from .protocol import MAX_LINE, check_subject, flat, parse_msg
+from .stream import passed, until
 
 _SMALL = const(2048)  # bytes of a message that is taken whole
 _OVERHEAD = const(128)  # bytes of heap that a queued message costs besides its data
 _QUEUE = const(8192)  # bytes of messages that wait for their next()
+_ROOM = const(_QUEUE - _SMALL - _OVERHEAD)  # queued bytes up to which any small message fits
 _JOIN = const(512)  # bytes of a payload up to which one write is cheaper than three
 _SERVE = const(5000)  # ms without a look at the socket after which publish() takes one
+_PIECES = const(64)  # pieces to take at a time, so that nothing but waiting takes long
+_LATE = const(20)  # ms over its time that next() may go on through what has arrived
 
 
 class Connection:
-    """A connection to one of `servers`. Made by `connect`. Attributes:
+    """A connection to one of several servers. Made by `connect`. Attributes:
 
     name, id: who this peer is.
     url: the server, without credentials.
     max_payload: bytes that a message may have, as the server announced.
+    connected: whether it is, as far as is known.
+    pending: bytes that publish() has queued and that are not written yet.
+    tls: the options for TLS, as given to connect.
     """
 
-    def __init__(self, servers, name, id, timeout):
+    def __init__(self, name, id, options):
         self.name = name
         self.id = id
         self.url = ""
         self.max_payload = 0
-        self._servers = servers
+        self.connected = False
+        self.pending = 0
+        self.tls = options["tls"]
+        self.idle = None  # on_idle, kept from using the connection
+        self._options = options  # for greet
+        self._every = options["ping_interval"]
         self._stream = None
         self._reader = None
-        self._reconnect = False
+        self._dialer = None  # makes a connection, or another one
+        self._deadline = None  # of what is done with the connection: see bound
         self._closed = False
-        self._busy = False  # in the middle of a message that is being written
-        self._timeout = timeout
+        self._busy = False  # in the middle of a message that is being written, or in on_idle
         self._subs = {}
         self._sid = 0
         self._queue = []
         self._queued = 0
-        self._head = None  # a small message whose body has not all arrived
+        self._head = None  # a message that has not all arrived
         self._unread = None  # a large message whose body is still on the socket
-        self._pings = 0  # PINGs of ours that wait for their PONG
-        self._error = ""  # what the last -ERR said
-        self._checked = ""  # the last subject found good
+        self._pinged = 0  # PINGs sent and PONGs received on this socket
+        self._ponged = 0
+        self._draining = []  # [the PONG that ends them, sid], in this order
+        self._drained = False
+        self._error = ""  # what the server refused since the last flush
+        self._dirty = False  # published since the last flush
+        self._lost = False  # the connection was, since then
+        self._why = ""  # it was lost
+        self._trouble = []  # subscriptions that have something to raise
+        self._checked = ""  # the subject that can be published to at once
         self._seen = 0  # ticks_ms of the last look at the socket
+        self._quiet = 0  # ticks_ms since when nothing was heard while we looked
         self.scratch = bytearray(1032)  # what envelopes and files are read through
 
     # -- connecting
 
-    def _dial(self, again):
-        from .dial import dial
-
-        dial(self, self._servers, self._timeout, again)
-        drop("dial")
-        self._seen = time.ticks_ms()
-
-    def _drop(self):
+    def _drop(self, why):
         """Close the socket. What was half read or half written is gone with it."""
         if self._stream:
+            self._why = str(why) or "EOF"
             self._stream.close()
         self._stream = self._reader = self._head = None
-        self._pings = 0
+        self.connected = False
+        self._checked = ""
         if self._unread:
             self._unread.lost = True
             self._unread = None
+        if self._dirty:
+            self._lost = True
+            self._dirty = False
 
-    def _ready(self):
-        """The stream; connects again if it was lost."""
+    def _ready(self, deadline, wait=True):
+        """The stream; connects again if it was lost, until `deadline`. Without `wait` it takes a
+        step towards that, and is None as long as that is not done."""
         if self._busy:
             raise fail(INVALID_ARGUMENT, "busy")
-        if self._stream is None:
-            if self._closed or not self._reconnect:
-                raise fail(NATS_CONNECTION_FAILED, "closed" if self._closed else "lost")
-            self._dial(True)
+        if self._stream is None or self._dialer:
+            from .greet import tend
+
+            tend(self, deadline, wait)
+        if self.pending:
+            from .pending import settle
+
+            settle(self, deadline, wait)
         return self._stream
 
-    def _fail(self, e, doing):
-        """Drop the connection and raise what `e` means."""
-        why = self._error or str(e) or "the connection ended"
-        self._drop()
-        raise fail(NATS_CONNECTION_FAILED, "broke", self.url, doing, why)
+    def _fail(self, why, doing):
+        """Drop the connection, and raise that."""
+        self._drop(why)
+        raise fail(NATS_CONNECTION_FAILED, "broke", self.url, doing, self._why)
 
     def bound(self, deadline):
         """Bound what is done next by `deadline` (ticks_ms), or by nothing (None)."""
+        self._deadline = deadline
         if self._stream:
             self._stream.deadline = deadline
 
     def close(self):
-        """Close the connection. It can be called twice."""
+        """Close the connection. It can be called twice.
+
+        Raises NATS_CONNECTION_FAILED, when it is closed, if queued messages could not be sent.
+        """
         self._closed = True
-        self._drop()
+        if self.pending:
+            from .pending import leave
+
+            leave(self)
+        self._drop("closed")
+        if self._dialer:
+            self._dialer.close()
+            self._dialer = None
 
     def __enter__(self):
         return self
 
     def __exit__(self, *exc):
+        if exc[0]:
+            self.pending = 0  # its error would hide this one
         self.close()
 
     # -- sending
 
-    def publish(self, subject, payload, reply=""):
+    def publish(self, subject, payload, reply="", headers=None):
         """Publish one message.
 
         payload: bytes-like, str, or an object with ``__len__`` (bytes) and ``write_to(stream)``.
+        headers: dict of str to str.
+
+        With connect's pending_size, what is published while disconnected is queued.
 
         Raises INVALID_ARGUMENT, PAYLOAD_TOO_LARGE before a byte is written, and
         NATS_CONNECTION_FAILED; then it is not known whether the message arrived.
         """
-        if subject != self._checked:
-            check_subject(subject)
-            self._checked = subject
-        if reply:
-            check_subject(reply)
         if isinstance(payload, str):
             payload = payload.encode()
-        elif not hasattr(payload, "write_to"):
+        seen = 0 <= time.ticks_diff(time.ticks_ms(), self._seen) < _SERVE
+        if subject == self._checked and seen and isinstance(payload, bytes):
+            if len(payload) <= _JOIN and not (reply or headers):
+                try:
+                    self._stream.write(b"PUB %s %d\r\n%s\r\n" % (subject, len(payload), payload))
+                    self._dirty = True
+                    return
+                except OSError as e:
+                    self._drop(e)  # it can't have arrived: once again, in a new connection
+        check_subject(subject)
+        if reply:
+            check_subject(reply)
+        streams = hasattr(payload, "write_to")
+        if not streams:
             try:
                 payload = flat(payload)
             except TypeError:
                 raise fail(INVALID_ARGUMENT, "argument", "the payload is no bytes and no str")
-        stream = self._ready()
         size = len(payload)
-        if size > self.max_payload:
-            raise fail(PAYLOAD_TOO_LARGE, "publish", size, self.url, self.max_payload, size=size)
-        if time.ticks_diff(time.ticks_ms(), self._seen) > _SERVE:
-            self.serve()
-            stream = self._ready()
-        try:
+        if headers:
+            from .headers import pack
+
+            head, size = pack(self, subject, reply, headers, size)
+        else:
             head = ("PUB %s %s %d\r\n" % (subject, reply or "", size)).encode()
-            if hasattr(payload, "write_to"):
-                stream.write(head)
-                self._busy = True  # its sources and callbacks must not write in between
-                payload.write_to(stream)
-                stream.write(b"\r\n")
-            elif size <= _JOIN:
-                stream.write(head + payload + b"\r\n")
-            else:
-                stream.write(head)
-                stream.write(payload)
-                stream.write(b"\r\n")
-        except OSError as e:
-            self._fail(e, "publishing to " + subject)
-        except BaseException:
-            # A message was begun and can't be finished: only a new connection is clean.
-            self._drop()
-            raise
-        finally:
-            self._busy = False
+        deadline = until(self._options["timeout"])
+        if self._options["pending_size"]:
+            from .pending import keep
+
+            if keep(self, head, payload, size):
+                return
+        for again in (True, False):
+            stream = self._ready(deadline)
+            if not seen:
+                self.serve()
+                stream = self._ready(deadline)
+            if size > self.max_payload:
+                raise fail(
+                    PAYLOAD_TOO_LARGE, "publish", size, self.url, self.max_payload, size=size
+                )
+            self._checked = ""
+            self._busy = True  # sources and callbacks must not write in between
+            try:
+                if size <= _JOIN and not streams:
+                    stream.write(head + payload + b"\r\n")
+                else:
+                    stream.write(head)
+                    if streams:
+                        payload.write_to(stream)
+                    else:
+                        stream.write(payload)
+                    stream.write(b"\r\n")
+                self._dirty = True
+                if self.max_payload >= _JOIN:
+                    self._checked = subject
+                return
+            except OSError as e:
+                why = e
+            except BaseException:
+                # A message was begun and can't be finished: only a new connection is clean.
+                self._drop("source")
+                raise
+            finally:
+                self._busy = False
+            self.serve()  # what the server said before it closed is a better reason
+            if streams or not again:
+                self._fail(why, "publishing to " + subject)
+            self._drop(why)  # it can't have arrived whole: once again, in a new connection
 
     def flush(self, timeout=5):
         """Wait, up to `timeout` s, until the server has taken all that was published.
@@ -167,25 +238,31 @@ class Connection:
         Like every call that reads, it reads past large messages that come meanwhile: flush before
         you ask others for one.
 
-        Raises NATS_CONNECTION_FAILED, also with what the server refused since the last flush.
+        Raises NATS_CONNECTION_FAILED, also with what was refused or lost since the last flush.
         """
         deadline = until(timeout)
-        stream = self._ready()
+        stream = self._ready(deadline)
+        stream.deadline = deadline
         try:
             stream.write(b"PING\r\n")
-            self._pings += 1
-            while self._pings:
+            self._pinged += 1
+            mark = self._pinged
+            while self._ponged < mark:
                 msg = self._take()
-                if msg is not None:
+                if msg:
                     self._enqueue(msg)
-                elif self._pings and not stream.wait(deadline):
+                elif self._ponged == mark:
+                    break
+                if passed(deadline) or (msg is None and not self._pause(deadline)):
                     raise OSError("no PONG within %s s" % timeout)
+            self._dirty = False
         except (OSError, ValueError) as e:
             self._fail(e, "flushing")
-        if self._error:
-            why = self._error
-            self._error = ""
-            raise fail(NATS_CONNECTION_FAILED, "refused", why)
+        stream.deadline = self._deadline
+        if self._error or self._lost:
+            from .calls import refused
+
+            refused(self)
 
     # -- receiving
 
@@ -194,7 +271,7 @@ class Connection:
         check_subject(subject, True)
         if queue != "":
             check_subject(queue, True)
-        stream = self._ready()
+        stream = self._ready(until(self._options["timeout"]))
         self._sid += 1
         sub = Subscription(self, self._sid, subject, queue)
         try:
@@ -205,169 +282,240 @@ class Connection:
         return sub
 
     def next(self, timeout=None):
-        """The next message of any subscription, or None after `timeout` s (None: wait for ever).
+        """The next message of any subscription, or None after `timeout` s (None: wait for ever,
+        also for a lost connection to come back). With 0 it never waits.
 
-        Raises NATS_CONNECTION_FAILED if the connection is lost and does not come back, and
-        PAYLOAD_TOO_LARGE once after messages were dropped because the queue was full.
+        Raises NATS_CONNECTION_FAILED if the connection is lost and does not come back within
+        `timeout`, or the server refused a subscription; PAYLOAD_TOO_LARGE once after messages were
+        dropped because the queue was full.
         """
         return self._next(None, timeout)
 
     def _next(self, sub, timeout):
-        if sub and sub._sid not in self._subs:
-            raise fail(INVALID_ARGUMENT, "unsubbed", sub.subject)
-        queue = self._queue
-        for i in range(len(queue)):
-            if sub is None or queue[i].sub is sub:
-                msg = queue.pop(i)
-                self._queued -= msg.cost
-                return msg
-        for s in self._subs.values():
-            n = s._dropped
-            if n and (sub is None or s is sub):
-                s._dropped = 0
-                raise fail(PAYLOAD_TOO_LARGE, "dropped", n, s.subject, _QUEUE, dropped=n)
         deadline = until(timeout)
         while True:
-            stream = self._ready()
+            queue = self._queue
+            for i in range(len(queue)):
+                if sub is None or queue[i].sub is sub:
+                    msg = queue.pop(i)
+                    self._queued -= msg.cost()
+                    return msg
+            if self._trouble or self._drained or (sub and sub._sid not in self._subs):
+                from .calls import ended
+
+                if ended(self, sub):
+                    return None
+            if self._stream is None or self._busy or self._dialer or self.pending:
+                if self._ready(deadline, timeout is None or timeout > 0) is None:
+                    return None
             try:
                 msg = self._take()
-                while msg is None:
-                    if not stream.wait(deadline):
+                if msg is None:
+                    if not self._pause(deadline):
                         return None
-                    msg = self._take()
+                    continue
             except (OSError, ValueError) as e:
-                if not self._reconnect:
+                if not self._options["reconnect"]:
                     self._fail(e, "waiting for a message")
-                self._drop()
+                self._drop(e)
                 continue
-            if msg.sub and (sub is None or msg.sub is sub):
-                return msg
-            self._enqueue(msg)
+            if msg:
+                if sub is None or msg.sub is sub:
+                    return msg
+                self._enqueue(msg)
+            if deadline is not None and time.ticks_diff(time.ticks_ms(), deadline) > _LATE:
+                return None
 
-    def request(self, subject, payload, timeout=5):
+    def request(self, subject, payload, timeout=5, headers=None):
         """Publish `payload` and return the first answer, or None after `timeout` s.
 
         Raises NATS_CONNECTION_FAILED at once if nobody subscribes to `subject`.
         """
-        from .log import uuid4
+        from .calls import request
 
-        with self.subscribe("_INBOX." + uuid4()) as inbox:
-            self.publish(subject, payload, inbox.subject)
-            msg = inbox.next(timeout)
-        if msg is not None and msg.status == 503:
-            raise fail(NATS_CONNECTION_FAILED, "nobody", subject)
-        return msg
+        return request(self, subject, payload, timeout, headers)
 
-    def serve(self):
-        """Answer PINGs and queue small messages, without waiting. Stops at a large message."""
-        self._seen = time.ticks_ms()
-        if self._stream is None or self._busy:
+    def drain(self, timeout=5):
+        """End all subscriptions in order: what the server has sent can still be taken, then next()
+        returns None. Waits, up to `timeout` s, until the server has taken all that was published.
+        """
+        from .calls import drain
+
+        drain(self, self._subs, timeout)
+
+    def poll(self):
+        """Look after the connection without ever waiting: answer PINGs, queue small messages, take
+        a step towards a lost connection. Whether next(0) would return a message.
+
+        What the port itself can't do without waiting is a name look-up, and a step of TLS.
+        """
+        if not self._busy and self._ready(None, False):
+            if self._unread and not self._queue:
+                self._unread.lost = True  # next() gave it, and this is another call
+            self.serve(_ROOM)
+        return bool(self._queue or self._trouble)
+
+    def serve(self, room=1 << 29):
+        """Likewise, while something else is done, and call on_idle. Messages that are more than
+        `room` bytes in all wait; small ones that do not fit the queue are dropped, which the next
+        next() tells."""
+        if self.idle:
+            self.idle()
+        if self._busy or not self._stream:
             return
         try:
-            while self._unread is None:
+            for _ in range(_PIECES):
+                if self._queued > room or (self._unread and not self._unread.lost):
+                    break
                 msg = self._take()
                 if msg is None:
+                    self._pause(time.ticks_ms())
                     break
-                self._enqueue(msg)
-        except (OSError, ValueError):
-            self._drop()  # the next call connects again, or says that it can't
+                if msg:
+                    self._enqueue(msg)
+            self._stream.post()
+        except (OSError, ValueError) as e:
+            self._drop(e)  # the next call connects again, or says that it can't
+
+    def _pause(self, deadline):
+        """Wait for something to read: False when `deadline` has passed. Raises OSError when the
+        server does not answer two PINGs."""
+        now = time.ticks_ms()
+        if not 0 <= time.ticks_diff(now, self._seen) <= self._every:
+            self._quiet = now  # nobody looked meanwhile
+        due = time.ticks_add(self._quiet, self._every)
+        if time.ticks_diff(due, now) <= 0:
+            if self._pinged > self._ponged + 1:
+                raise OSError("the server does not answer PING")
+            self._stream.post(b"PING\r\n")
+            self._pinged += 1
+            self._quiet = due = now
+        if self._dialer:  # moves to another server
+            due = time.ticks_add(now, 2)
+        if deadline is not None and time.ticks_diff(deadline, due) <= 0:
+            due = deadline
+        got = self._stream.wait(due)
+        self._seen = time.ticks_ms()
+        return got or not passed(deadline)
 
     def _enqueue(self, msg):
-        if msg.sub is None:
-            return
-        if self._queued + msg.cost > _QUEUE:
+        cost = msg.cost()
+        if self._queued + cost > _QUEUE:
+            msg.lost = True
+            if not msg.sub._dropped:
+                self._trouble.append(msg.sub)
             msg.sub._dropped += 1
-            return
-        self._queue.append(msg)
-        self._queued += msg.cost
+        else:
+            self._queue.append(msg)
+            self._queued += cost
 
     def _take(self):
-        """The next message out of what has arrived, or None if more must arrive first.
+        """The next message out of what has arrived; None if more must arrive first, False if more
+        may be there. (Only after None may a socket be polled: TLS has what poll does not see.)
 
         Raises OSError when the connection has ended, Malformed.
         """
-        self._seen = time.ticks_ms()
         reader = self._reader
-        while True:
-            if self._unread:
-                self._unread.lost = True
-                got = self._unread.skip(reader, self._unread.left, False)
-            else:
+        for _ in range(_PIECES):
+            msg = self._unread
+            if msg:
+                msg.lost = True
+                got = reader.skip(msg.left, False)
+                if got:
+                    msg.left -= got
+                    if not msg.left:
+                        self._unread = None
+            elif self._head:
                 msg = self._head
-                if msg is None:
-                    line = reader.line(MAX_LINE)
-                    if line is not None:
-                        self._head = self._control(line)
-                        continue
-                    got = reader.fill(False)
-                elif msg.left:  # a large one: its body stays where it is
+                got = msg.fill(reader)
+                if got == -1:
                     self._head = None
-                    self._unread = msg
-                    return msg
-                else:
-                    got = msg.fill(reader)
-                    if got == -1:
-                        self._head = None
+                    if msg.left:  # its body stays where it is
+                        self._unread = msg
+                    if msg.sub:
                         return msg
+            else:
+                line = reader.line(MAX_LINE)
+                if line is None:
+                    got = reader.fill(False)
+                    if got:
+                        self._quiet = time.ticks_ms()
+                else:
+                    if not line.startswith(b"MSG ") and not self._control(line):
+                        return False
+                    self._head = msg = Msg(self, line)
+                    sub = msg.sub
+                    if sub:
+                        sub._got += 1
+                        if sub._got == sub._limit:
+                            del self._subs[sub._sid]
+                    continue
             if got is None:
                 return None
             if got == 0:
-                raise OSError(self._error or "closed by the server")
+                raise OSError("closed by the server")
+        return False
 
     def _control(self, line):
-        """Do what the server's control line says. The message it announces, or None."""
+        """Do what the server's control line says, or return True if it announces a message."""
         op = line[:4].upper()
-        if op == b"MSG " or op == b"HMSG":
-            subject, sid, reply, header_size, size = parse_msg(line)
-            return Msg(self, self._subs.get(sid), subject, reply, header_size, size)
+        if op == b"HMSG" or op == b"MSG ":
+            return True
         if op == b"PING":
-            self._stream.write(b"PONG\r\n")
+            self._stream.post(b"PONG\r\n")
         elif op == b"PONG":
-            self._pings = max(0, self._pings - 1)
-        elif op == b"INFO":
-            self.max_payload = parse_info(line).get("max_payload", self.max_payload)
-        elif op == b"-ERR":
-            self._error = str(line[5:], "utf-8").strip("' ")
+            self._ponged += 1
+            while self._draining and self._draining[0][0] <= self._ponged:
+                self._subs.pop(self._draining.pop(0)[1], None)
         elif op[:3] != b"+OK":
-            raise Malformed("unknown operation %r" % line[:32])
-        return None
+            from .news import told
+
+            told(self, line)
+            told = None
+            drop("news")
 
 
 class Subscription:
     """Messages on `subject`. Iterate over it, or call next()."""
+
+    _got = 0  # messages that came
+    _limit = 0  # messages after which it ends, 0 for never
+    _dropped = 0
+    _error = ""  # what the server says against it
+    _over = False  # by unsubscribe()
 
     def __init__(self, connection, sid, subject, queue):
         self.subject = subject
         self.queue = queue
         self._nc = connection
         self._sid = sid
-        self._dropped = 0
 
     def next(self, timeout=None):
-        """The next message, or None after `timeout` s (None: for ever); see Connection.next."""
+        """The next message, or None after `timeout` s (None: for ever), or when the subscription
+        has ended by itself; see Connection.next."""
         return self._nc._next(self, timeout)
 
-    def unsubscribe(self):
-        """End the subscription; what waits for it in the queue is dropped."""
-        nc = self._nc
-        if nc._subs.pop(self._sid, None) is None:
-            return
-        for i in range(len(nc._queue) - 1, -1, -1):
-            if nc._queue[i].sub is self:
-                nc._queued -= nc._queue.pop(i).cost
-        if nc._stream and not nc._busy:
-            try:
-                nc._stream.write(("UNSUB %d\r\n" % self._sid).encode())
-            except OSError:
-                nc._drop()  # a new connection is made without this subscription
+    def unsubscribe(self, limit=0):
+        """End the subscription; what waits for it in the queue is dropped. With `limit`, let it
+        end by itself after so many messages in all, counted from its start."""
+        from .calls import unsubscribe
+
+        unsubscribe(self, limit)
+
+    def drain(self):
+        """Let the subscription end in order: what the server has sent can still be taken."""
+        from .calls import drain
+
+        drain(self._nc, (self._sid,), None)
 
     def __iter__(self):
         return self
 
     def __next__(self):
-        if self._nc._closed or self._sid not in self._nc._subs:
+        msg = None if self._over or self._nc._closed else self.next()
+        if msg is None:
             raise StopIteration
-        return self.next()
+        return msg
 
     __enter__ = __iter__
 
@@ -376,31 +524,37 @@ class Subscription:
 
 
 class Msg:
-    """A message: subject, reply, data, and len() in bytes.
+    """A message: subject, reply, data, and len() in bytes. With headers: headers (a dict), and
+    status and description where the server sent it, as 503, nobody listens.
 
     A large one is still on the socket: use it (data, readinto, smartreceive) before anything else
     is asked of its connection.
     """
 
-    def __init__(self, connection, sub, subject, reply, header_size, size):
+    headers = None
+    status = 0
+    description = ""
+    lost = False  # another call read past the body, or the connection broke
+    at = 0
+    _data = None
+
+    def __init__(self, connection, line):
+        self.subject, sid, self.reply, self.header_size, size = parse_msg(line)
         self.connection = connection
-        self.sub = sub
-        self.subject = subject
-        self.reply = reply
-        self.header_size = header_size
-        self.size = size  # bytes, headers included
-        self.status = 0  # of the headers; 503: no responders
-        self.left = size + 2 if size > _SMALL else 0  # bytes on the socket, with the line end
-        self.lost = False  # another call read past the body, or the connection broke
-        self.cost = _OVERHEAD + (0 if self.left else size)
-        self._data = None
-        self.at = 0
+        self.sub = connection._subs.get(sid)
+        self.size = size - self.header_size
+        # Bytes on the socket, with the line end, when it is delivered.
+        self.left = self.size + 2 if size > _SMALL else 0
 
     def __len__(self):
-        return self.size - self.header_size
+        return self.size
 
     def __bool__(self):
         return True  # also when it is empty
+
+    def cost(self):
+        """Bytes of heap that it costs to have it wait."""
+        return _OVERHEAD + len(self._data or b"")
 
     @property
     def data(self):
@@ -410,7 +564,7 @@ class Msg:
         hold it.
         """
         if self._data is None:
-            size = len(self)
+            size = self.size
             self.rewind()
             try:
                 data = memoryview(bytearray(size))
@@ -420,7 +574,7 @@ class Msg:
             while at < size:
                 at += self.readinto(data[at:], size - at)
             self._data = data
-        return bytes(self._data) if self.size <= _SMALL else self._data
+        return self._data
 
     def rewind(self):
         """Start readinto() at the first byte. Raises INVALID_ARGUMENT where that is gone."""
@@ -431,60 +585,66 @@ class Msg:
     def readinto(self, buf, n):
         """Read the next 1 to `n` bytes of the payload into `buf`: their number, 0 at its end."""
         if self._data is not None:
-            n = min(n, len(self._data) - self.at)
-            buf[:n] = self._data[self.at : self.at + n]
+            n = min(n, self.size - self.at)
+            buf[:n] = memoryview(self._data)[self.at : self.at + n]
             self.at += n
             return n
         if self.lost:
             self.rewind()  # raises
+        if not self.left:
+            return 0
         nc = self.connection
         reader = nc._reader
+        n = min(n, self.left - 2)
         try:
-            while self.left > len(self) + 2:  # the headers
-                self.skip(reader, self.left - len(self) - 2, True)
-            n = min(n, self.left - 2)
-            if n > 0:
+            if n:
                 n = reader.readinto(buf, n)
                 if not n:
-                    raise OSError("closed by the server")
+                    raise EOFError
                 self.left -= n
-                if self.left == 2:
-                    # The line end too, so that nothing half-read stays on the socket.
-                    if reader.readline(2):
-                        raise Malformed("a message without its line end")
-                    self.left = 0
-                    nc._unread = None
-            return max(n, 0)
+            if self.left == 2:
+                # The line end too, so that nothing half-read stays on the socket.
+                if reader.readline(2):
+                    raise Malformed("no line end")
+                self.left = 0
+                nc._unread = None
+            return n
         except (OSError, EOFError, ValueError) as e:
             nc._fail(e, "a message was read")
 
-    # -- for the connection
-
     def fill(self, reader):
-        """Take what has arrived of a small body, as Reader.readinto: -1 when that is all."""
-        if self._data is None:
-            self._data = memoryview(bytearray(self.size + 2))  # with the line end
+        """For the connection: take what has arrived of a small message, or of a large one's
+        headers. -1 when that is all, else as Reader.readinto."""
+        head = self.header_size
         body = self._data
-        n = reader.readinto(body[self.at :], len(body) - self.at, False)
-        if n:
-            self.at += n
-            if self.at == len(body):
-                if body[-2:] != b"\r\n":
-                    raise Malformed("a message without its line end")
-                if self.header_size > 11 and body[8] == 32:  # the blank after NATS/1.0
-                    self.status = int(bytes(body[9:12]))
-                self._data = body[self.header_size : -2]
-                self.at = 0
+        at = reader.pos
+        end = at + self.size
+        if body is None and not (head or self.left) and end + 1 < reader.end:
+            reader.pos = end + 2
+            self._data = bytes(reader.view[at:end])
+            body = reader.view[end : end + 2]
+        else:
+            size = head if self.left else head + self.size + 2
+            if size > _SMALL + 2:  # more headers than are kept
+                n = reader.skip(size - self.at, False)
+                body = b"\r\n"
+            elif size:
+                if body is None:
+                    body = self._data = memoryview(bytearray(size))
+                n = reader.readinto(body[self.at :], size - self.at, False)
+            else:
                 return -1
-        return n
+            if n:
+                self.at += n
+            if self.at < size:
+                return n
+            self.at = 0
+            self._data = None if self.left else bytes(body[head:-2])
+            if head and size <= _SMALL + 2:
+                from .headers import unpack
 
-    def skip(self, reader, n, wait):
-        """Pass over up to `n` bytes of a large body. Returns as Reader.skip."""
-        n = reader.skip(n, wait)
-        if n:
-            self.left -= n
-            if not self.left:
-                self.connection._unread = None
-        elif wait:
-            raise EOFError
-        return n
+                unpack(self, bytes(body[:head]))
+            body = body[-2:]
+        if not self.left and body != b"\r\n":
+            raise Malformed("no line end")
+        return -1

@@ -1,27 +1,48 @@
-"""Getting connected: addresses, INFO, CONNECT, and the first PONG. Dropped again afterwards."""
+"""connect: its arguments, and servers' URLs. Dropped again afterwards."""
 
-import json
-import time
-
-from micropython import const
-
-from .errors import INVALID_ARGUMENT, NATS_CONNECTION_FAILED, fail
-from .protocol import MAX_LINE, parse_info
-from .stream import Reader, Stream, until
-
-_BACKOFF_MIN = const(100)  # ms before the second round of attempts
-_BACKOFF_MAX = const(2000)
+from .errors import INVALID_ARGUMENT, fail
+from .stream import until
 
 
 def connect(
-    servers=None, *, name="", id="", user="", password="", token="", reconnect=True, timeout=5
+    servers=None,
+    *,
+    name="",
+    id="",
+    user="",
+    password="",
+    token="",
+    jwt="",
+    nkey="",
+    sign=None,
+    tls=None,
+    reconnect=True,
+    base_delay=100,
+    max_delay=5000,
+    ping_interval=60,
+    pending_size=0,
+    on_idle=None,
+    timeout=5,
 ):
     """Connect to a NATS server.
 
-    servers: URL or list of URLs, tried in order; default $NATS_URL or nats://localhost:4222.
+    servers: URL or list of URLs (nats:// or tls://), tried in order; default $NATS_URL or
+        nats://localhost:4222. Servers that they name in their INFO are tried too.
     name, id: who this peer is; the id defaults to a new UUID.
-    reconnect: connect again, within `timeout`, when a call finds the connection lost.
-    timeout: s for all of connecting (the port's name look-up is not bounded by it).
+    jwt, nkey: credentials, with sign(nonce) -> the 64 bytes of the signature of these bytes.
+    tls: None (for tls:// URLs and servers that require it), True, or a dict with any of ca, cert,
+        key (each a path, or bytes of PEM or DER), verify (True), hostname (that of the URL) and
+        handshake_first (False). A board has no store of CAs: without ca, only verify=False goes.
+    reconnect: connect again when a call finds the connection lost, within that call's timeout.
+    base_delay, max_delay: ms between rounds of attempts, doubled each time.
+    ping_interval: s without a word from the server after which it is asked for one; the second
+        time without an answer ends the connection. 0: never.
+    pending_size: bytes of messages that publish() queues while disconnected; 0: it connects again,
+        or raises.
+    on_idle: called at least every 100 ms while anything is waited for; for taking notes and
+        feeding a watchdog: it must not use the connection.
+    timeout: s for connecting, and for connecting again in calls without a timeout of their own.
+        The port's name look-up is not bounded by it, nor a step of the TLS handshake.
 
     Raises NATS_CONNECTION_FAILED, INVALID_ARGUMENT.
     """
@@ -33,23 +54,75 @@ def connect(
         servers = [servers]
     if not servers:
         raise fail(INVALID_ARGUMENT, "servers")
+    if (jwt or nkey) and not sign:
+        raise fail(INVALID_ARGUMENT, "sign")
+    servers = [parse_server(s, user, password, token, bool(tls)) for s in servers]
+    if tls or any([s[5] for s in servers]):
+        from .tls import context
+
+        context(tls)  # raises if it is not enough
     if not id:
         from .log import uuid4
 
         id = uuid4()
     from .client import Connection
 
-    nc = Connection([parse_server(s, user, password, token) for s in servers], name, id, timeout)
-    nc._dial(False)
-    nc._reconnect = reconnect
+    nc = Connection(
+        name,
+        id,
+        {
+            "servers": servers,
+            "found": [],  # servers that INFO named
+            "server": None,  # the last one
+            "jwt": jwt,
+            "nkey": nkey,
+            "sign": sign,
+            "tls": tls,
+            "reconnect": reconnect,
+            "base_delay": base_delay,
+            "max_delay": max_delay,
+            "ping_interval": int(ping_interval * 1000) or 1 << 28,
+            "pending_size": pending_size,
+            "timeout": timeout,
+            "delay": base_delay,
+            "hold": None,  # ticks_ms until which no server is asked
+            "queue": [],  # what was published while disconnected
+            "why": "",  # what the servers said in the last round
+        },
+    )
+    if on_idle:
+        nc.idle = _guarded(nc, on_idle)
+    try:
+        nc._ready(until(timeout))
+    except BaseException:
+        nc.close()
+        raise
     return nc
 
 
-def parse_server(url, user, password, token):
-    """(host, port, user, password, token) of ``[nats://][user:password@|token@]host[:port]``."""
+def _guarded(nc, on_idle):
+    """on_idle, kept from using the connection that calls it."""
+
+    def idle():
+        busy = nc._busy
+        nc._busy = True
+        nc._checked = ""
+        try:
+            on_idle()
+        finally:
+            nc._busy = busy
+
+    return idle
+
+
+def parse_server(url, user, password, token, secure):
+    """(host, port, user, password, token, secure, host) of
+    ``[nats://|tls://][user:password@|token@]host[:port]``."""
     scheme, mark, rest = url.partition("://")
     if not mark:
         rest = url
+    elif scheme == "tls":
+        secure = True
     elif scheme != "nats":
         raise fail(INVALID_ARGUMENT, "scheme", scheme)
     who, mark, host = rest.rpartition("@")
@@ -65,64 +138,4 @@ def parse_server(url, user, password, token):
     host = host.strip("[]")
     if not host or not port.isdigit():
         raise fail(INVALID_ARGUMENT, "server", url.rpartition("@")[2])
-    return host, int(port), user, password, token
-
-
-def dial(nc, servers, timeout, again):
-    """Connect `nc` to the first of `servers` that takes it; with `again`, keep trying for
-    `timeout` s.
-
-    Raises NATS_CONNECTION_FAILED with each server's reason.
-    """
-    deadline = until(timeout)
-    delay = _BACKOFF_MIN
-    while True:
-        why = ""
-        for server in servers:
-            try:
-                return _greet(nc, server, deadline)
-            except (OSError, EOFError, ValueError) as e:
-                why += "; %s:%d %s" % (server[0], server[1], nc._error or str(e) or "hung up")
-                nc._drop()
-        late = deadline is not None and time.ticks_diff(deadline, time.ticks_ms()) <= delay
-        if late or not again:
-            raise fail(NATS_CONNECTION_FAILED, "connect", why[1:])
-        time.sleep_ms(delay)
-        delay = min(delay * 2, _BACKOFF_MAX)
-
-
-def _greet(nc, server, deadline):
-    host, port, user, password, token = server
-    nc._error = ""
-    nc._stream = stream = Stream(host, port, deadline)
-    nc._reader = reader = Reader(stream, 512)
-    info = parse_info(reader.readline(MAX_LINE))
-    if info.get("tls_required"):
-        raise ValueError("demands TLS, which this version does not have")
-    nc.max_payload = info.get("max_payload", 1048576)
-    # verbose and pedantic must be stated: left out, the server takes them as true.
-    options = {
-        "verbose": False,
-        "pedantic": False,
-        "lang": "micropython",
-        "version": "0.1.0",
-        "protocol": 1,
-        "headers": True,
-        "no_responders": True,
-        "name": nc.name,
-        "user": user,
-        "pass": password,
-        "auth_token": token,
-    }
-    for key in ("name", "user", "pass", "auth_token"):
-        if not options[key]:
-            del options[key]
-    stream.write(("CONNECT %s\r\nPING\r\n" % json.dumps(options)).encode())
-    nc._pings = 1
-    while nc._pings:
-        nc._control(reader.readline(MAX_LINE))
-    for sid in nc._subs:
-        sub = nc._subs[sid]
-        stream.write(("SUB %s %s %d\r\n" % (sub.subject, sub.queue, sid)).encode())
-    nc.url = "nats://%s:%d" % ("[" + host + "]" if ":" in host else host, port)
-    stream.deadline = None
+    return host, int(port), user, password, token, secure, host

@@ -4,22 +4,9 @@ Nothing here touches a socket: lines come in as bytes. Subjects are checked here
 server lets bad ones vanish silently.
 """
 
-import json
-
 from .errors import INVALID_ARGUMENT, Malformed, fail
 
 MAX_LINE = 65536  # bytes; INFO grows with connect_urls, so no tighter than this
-
-
-def parse_info(line):
-    """The dict in an ``INFO {...}`` line."""
-    try:
-        info = json.loads(line[5:]) if line[:5].upper() == b"INFO " else None
-    except ValueError:
-        info = None
-    if not isinstance(info, dict) or not isinstance(info.get("max_payload", 0), int):
-        raise Malformed("no NATS server: it said %r" % line[:32])
-    return info
 
 
 def parse_msg(line):
@@ -30,21 +17,20 @@ def parse_msg(line):
     fields may be two spaces apart where the reply is empty.
     """
     words = line.split()
-    sizes = 2 if words[0].upper() == b"HMSG" else 1
-    reply = len(words) - 3 - sizes
-    good = reply == 0 or reply == 1
-    for word in (words[2], words[-1], words[-sizes]) if good else ():
+    more = len(words[0]) - 3  # 1 for HMSG
+    n = len(words) - more
+    if n == 4 or n == 5:
+        head = words[-2] if more else b"0"
+        sid = words[2]
+        size = words[-1]
         # A size of more than 10 digits is a lie: the largest max_payload is 64 MiB.
-        good = good and word.isdigit() and len(word) <= 10
-    if not good or int(words[-sizes]) > int(words[-1]):
-        raise Malformed("malformed %r" % line[:64])
-    return (
-        str(words[1], "utf-8"),
-        int(words[2]),
-        str(words[3], "utf-8") if reply else "",
-        int(words[-2]) if sizes == 2 else 0,
-        int(words[-1]),
-    )
+        if head.isdigit() and sid.isdigit() and size.isdigit() and len(size) < 11 > len(sid):
+            head = int(head)
+            size = int(size)
+            if head <= size:
+                reply = str(words[3], "utf-8") if n == 5 else ""
+                return str(words[1], "utf-8"), int(sid), reply, head, size
+    raise Malformed("malformed %r" % line[:64])
 
 
 def flat(data):

@@ -11,10 +11,9 @@ import time
 
 from micropython import const
 
-from .errors import drop
-
-_SLICE = const(100)  # ms between two calls of idle
+_SLICE = const(50)  # ms: two calls of idle are at most twice as far apart
 _STALL = const(10000)  # ms without a byte moved after which a peer counts as gone
+_REST = const(16)  # short lines that may wait for the peer to take them
 
 
 def until(timeout):
@@ -23,16 +22,23 @@ def until(timeout):
         return time.ticks_add(time.ticks_ms(), int(timeout * 1000))
 
 
+def passed(deadline):
+    """Whether `deadline` is over."""
+    return deadline is not None and time.ticks_diff(deadline, time.ticks_ms()) <= 0
+
+
 class Stream:
     """A connection to `host`:`port`.
 
     Every wait ends with OSError(ETIMEDOUT) after 10 s in which no byte moved, or when
     `deadline` (a time.ticks_ms() value, None for none) has passed. `idle`, if not None, is
-    called at least every 100 ms while something is waited for.
-    tls: None, or connect's options for TLS: see start_tls.
+    called at least every 100 ms while something is waited for, read or written.
+    tls: None, or connect's options for TLS: then the first write or read shakes hands, as part of
+    its time, and raises OSError with what is wrong. A step of the handshake blocks while the port
+    computes it (RP2040: seconds). Options that are not enough are INVALID_ARGUMENT here.
 
     The name look-up blocks as long as the port lets it: it cannot be bounded from here. Without a
-    host nothing is connected yet: tcp.connecting does that.
+    host nothing is connected yet: tcp.connecting does that, step by step.
     """
 
     def __init__(self, host, port, deadline=None, idle=None, tls=None):
@@ -42,29 +48,19 @@ class Stream:
         self.raw = None  # what is polled: the TCP socket below TLS
         self.out = select.POLLOUT  # what a write waits for: in a TLS handshake it is the peer
         self.poll = select.poll()
+        self.rest = []  # what `post` could not write yet
+        self.last = 0  # ticks_ms of the last call of idle
         if host:
-            from .tcp import connecting
+            from .tcp import connect
 
-            try:
-                for flag in connecting(self, host, port):
-                    self._wait(flag)
-                if tls:
-                    self.start_tls(tls, host)
-            except BaseException:
-                self.close()
-                raise
-            connecting = None
-            drop("tcp")
+            connect(self, host, port, tls)
 
-    def start_tls(self, options, hostname):
-        """Go on in TLS: the first write or read shakes hands, as part of its time, and raises
-        OSError with what is wrong; or INVALID_ARGUMENT here, where the options are not enough.
-
-        A step of the handshake blocks while the port computes it (RP2040: seconds).
-        """
-        from .tls import Handshake
-
-        Handshake(self, options, hostname)
+    def tick(self):
+        """Call idle, unless that was just done."""
+        now = time.ticks_ms()
+        if self.idle and not 0 <= time.ticks_diff(now, self.last) < _SLICE:
+            self.last = now
+            self.idle()
 
     def wait(self, deadline, flag=select.POLLIN):
         """Wait until `deadline` (ticks_ms; None: for ever) for something to read, or for the poll
@@ -75,10 +71,10 @@ class Stream:
             if deadline is not None:
                 ms = min(ms, max(0, time.ticks_diff(deadline, time.ticks_ms())))
             for _, events in self.poll.ipoll(ms):
+                self.tick()
                 return events
-            if self.idle:
-                self.idle()
-            if deadline is not None and time.ticks_diff(deadline, time.ticks_ms()) <= 0:
+            self.tick()
+            if passed(deadline):
                 return 0
 
     def _wait(self, flag):
@@ -86,10 +82,8 @@ class Stream:
         end = time.ticks_add(time.ticks_ms(), _STALL)
         if self.deadline is not None and time.ticks_diff(self.deadline, end) < 0:
             end = self.deadline
-        events = self.wait(end, flag)
-        if not events:
+        if not self.wait(end, flag):
             raise OSError(errno.ETIMEDOUT)
-        return events
 
     def try_readinto(self, buf, n):
         """Read up to `n` bytes into `buf` without waiting: their number, 0 at the end, None if
@@ -106,6 +100,10 @@ class Stream:
 
     def write(self, buf, start=0, n=None):
         """Write `n` bytes of `buf` from `start`, all of them."""
+        while self.rest:
+            self.post()
+            if self.rest:
+                self._wait(self.out)
         if n is None:
             n = len(buf) - start
         while n:
@@ -115,6 +113,25 @@ class Stream:
             else:
                 start += done
                 n -= done
+        if self.idle:
+            self.tick()
+
+    def post(self, line=None):
+        """Write a short line without waiting; what the peer does not take yet goes before the next
+        write."""
+        rest = self.rest
+        if line:
+            rest.append(line)
+        while rest:
+            # The same again after None: TLS has taken it already.
+            done = self.socket.write(rest[0])
+            if done is None:
+                if len(rest) > _REST:
+                    raise OSError(errno.ETIMEDOUT)
+                return
+            line = rest.pop(0)[done:]
+            if line:
+                rest.insert(0, line)
 
     def close(self):
         for s in (self.socket, self.raw):
@@ -162,24 +179,27 @@ class Reader:
 
         Raises ValueError if it has no end within `limit` bytes.
         """
-        at = find(self.buf, b"\n", self.pos, self.end)
+        pos = self.pos
+        at = find(self.buf, b"\n", pos, self.end)
         stop = self.end if at < 0 else at
-        if len(self.head) + stop - self.pos > limit:
+        if len(self.head) + stop - pos > limit:
             raise ValueError("a line of more than %d bytes" % limit)
         if at < 0:
-            if self.end - self.pos == len(self.buf):
+            if stop - pos == len(self.buf):
                 try:
                     self.head += bytes(self.buf)
                 except MemoryError:
                     raise ValueError("a line that does not fit the heap")
-                self.pos = self.end
+                self.pos = stop
             return None
-        line = bytes(self.view[self.pos : at])
         self.pos = at + 1
         if self.head:
-            line = self.head + line
+            line = self.head + bytes(self.view[pos:at])
             self.head = b""
-        return line[:-1] if line.endswith(b"\r") else line
+            return line[:-1] if line.endswith(b"\r") else line
+        if at > pos and self.buf[at - 1] == 13:
+            at -= 1
+        return bytes(self.view[pos:at])
 
     def readline(self, limit):
         """Like `line`, but waits for it. Raises EOFError if the stream ends first."""
@@ -216,10 +236,7 @@ class Reader:
 
 
 if hasattr(bytearray, "find"):
-
-    def find(buf, what, start, end):
-        """Where `what` first is in buf[start:end], or -1."""
-        return buf.find(what, start, end)
+    find = bytearray.find  # find(buf, what, start, end): where `what` first is, or -1
 
 else:  # MicroPython 1.19
 

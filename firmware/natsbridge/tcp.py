@@ -4,8 +4,26 @@ import errno
 import select
 import socket
 
+from .errors import drop
+
 # EINPROGRESS: 115 on Linux and ESP32's lwIP sockets, 119 in newlib; the errno module is the port's.
 _CONNECTING = (errno.EINPROGRESS, errno.EALREADY, 115, 119)
+
+
+def connect(stream, host, port, tls):
+    """Connect `stream`, within its deadline, and begin TLS if there are options for it."""
+    try:
+        for flag in connecting(stream, host, port):
+            stream._wait(flag)
+        if tls:
+            from .tls import Handshake
+
+            Handshake(stream, tls, host)
+    except BaseException:
+        stream.close()
+        raise
+    finally:
+        drop("tcp")
 
 
 def connecting(stream, host, port):
@@ -42,7 +60,7 @@ def _open(stream, info):
             raise
     stream.poll.register(s, select.POLLOUT)
     while True:
-        # A look for 0 ms first, so that who comes back too early is told again.
+        # A look for 0 ms first, so that whoever comes back too early is told again.
         for _, events in stream.poll.ipoll(0):
             if events & (select.POLLERR | select.POLLHUP):
                 s.readinto(bytearray(1))  # raises the reason, where the port knows it

@@ -21,6 +21,7 @@ TEXTS = {
 argument: %s
 busy: the connection is in the middle of a message: let on_progress and sources only take notes, \
 or use another connection
+header: the header %r: %r is no name of letters, digits and dashes with a str of one line
 field: %s is not a str of at most %d bytes
 headers: headers must be a dict of printable str without line breaks; %r is not, or its value
 https: %s wants TLS, and nobody told which CA to trust: pass tls to plik_upload, or to connect() for smartsend \
@@ -32,9 +33,10 @@ msg-gone: the message on %s is no longer there: it was read already, or another 
 use a large message before the next call
 payloads: data must be a list of at most 64 payloads (dataname, value, payload_type)
 rewind: a source can't be read again: %s; pass bytes or a seekable file
-scheme: the server's URL begins with %s://; this version connects to nats:// only
+scheme: the server's URL begins with %s://; this version connects to nats:// and tls://
 server: server %r has no host and port; write nats://host:4222
 servers: servers is empty; give a URL such as nats://192.168.1.10:4222
+sign: jwt and nkey need sign, a function that signs the server's nonce: sign(nonce) -> 64 bytes
 sink: sink must be None, a folder's path or a callable
 sink-io: the sink failed: %s; check the space and the folder it writes to
 source: the source of payload %r failed while it was sent (%s); the message was not published, \
@@ -93,6 +95,8 @@ msg-heap: a message of %d bytes does not fit the heap; give it to smartreceive w
 it in pieces with readinto()
 no-room: the message has %d bytes without its payloads, and the broker takes %d; send fewer payloads \
 at a time
+pending: a message of %d bytes does not fit the queue of %d bytes (pending_size), where %d wait for \
+the connection
 publish: the message has %d bytes and %s takes %d; send it with smartsend
 """,
     NATS_CONNECTION_FAILED: """
@@ -100,9 +104,12 @@ broke: the connection to %s broke while %s: %s
 closed: the connection is closed; call connect() again
 connect: no NATS server took the connection%s; check that it runs, its address, and the user, \
 password or token
-lost: the connection was lost; call connect() again, or connect with reconnect=True
+lost: the connection was lost (%s); call connect() again, or connect with reconnect=True
+headers: the server %s takes no headers
 nobody: nobody listens on %s
 refused: the server refused: %s
+unsent: the connection is closed, and %d bytes of queued messages were not sent
+unsure: the connection was lost since the last flush, and messages published before may be too: %s
 """,
     UPLOAD_FAILED: """
 attempts: %r can't be uploaded to %s: %s; check that the file server runs there, and try again

@@ -131,8 +131,8 @@ class Handshake:
     def readinto(self, buf, n):
         return self._do(self.socket.readinto, buf, n)
 
-    def write(self, buf, start, n):
-        return self._do(self.socket.write, buf, start, n)
+    def write(self, buf, start=0, n=None):
+        return self._do(self.socket.write, buf, start, len(buf) if n is None else n)
 
     def _do(self, do, *arguments):
         try:

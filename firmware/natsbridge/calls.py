@@ -1,0 +1,118 @@
+"""What a connection is rarely asked for: request, unsubscribe, drain; and what was refused."""
+
+import time
+
+from .errors import INVALID_ARGUMENT, NATS_CONNECTION_FAILED, PAYLOAD_TOO_LARGE, fail
+from .stream import passed, until
+
+
+def request(nc, subject, payload, timeout, headers):
+    """See Connection.request."""
+    from .log import uuid4
+
+    deadline = until(timeout)
+    before = nc._deadline
+    nc._ready(deadline)
+    nc.bound(deadline)
+    try:
+        with nc.subscribe("_INBOX." + uuid4()) as inbox:
+            nc.publish(subject, payload, inbox.subject, headers)
+            if deadline is not None:
+                timeout = max(0, time.ticks_diff(deadline, time.ticks_ms())) / 1000
+            msg = inbox.next(timeout)
+    finally:
+        nc.bound(before)
+    if msg is not None and msg.status == 503:
+        raise fail(NATS_CONNECTION_FAILED, "nobody", subject)
+    return msg
+
+
+def unsubscribe(sub, limit):
+    """See Subscription.unsubscribe."""
+    nc = sub._nc
+    if sub._sid not in nc._subs:
+        sub._over = sub._over or not limit
+        return
+    if limit > sub._got:
+        sub._limit = limit
+        line = "UNSUB %d %d\r\n" % (sub._sid, limit)
+    else:
+        del nc._subs[sub._sid]
+        line = "UNSUB %d\r\n" % sub._sid
+    if not limit:
+        sub._over = True
+        for i in range(len(nc._queue) - 1, -1, -1):
+            if nc._queue[i].sub is sub:
+                nc._queued -= nc._queue[i].cost()
+                nc._queue.pop(i).lost = True
+    if nc._stream and not nc._busy:
+        try:
+            nc._stream.write(line.encode())
+        except OSError as e:
+            nc._drop(e)  # a new connection is made without this subscription
+
+
+def drain(nc, sids, timeout):
+    """See Connection.drain, and Subscription.drain (with no timeout: nothing is waited for)."""
+    sids = [sid for sid in sids if sid in nc._subs]
+    whole = timeout is not None
+    if whole:
+        deadline = until(timeout)
+        nc._ready(deadline)
+    if nc._stream is None:
+        for sid in sids:  # nothing can come any more
+            del nc._subs[sid]
+        return
+    if not sids and not whole:
+        return
+    try:
+        lines = "".join(["UNSUB %d\r\n" % sid for sid in sids])
+        nc._stream.write((lines + "PING\r\n").encode())
+        nc._pinged += 1
+        mark = nc._pinged
+        for sid in sids:
+            nc._draining.append((mark, sid))
+        nc._drained = nc._drained or whole
+        # What does not fit the queue is left on the socket, for next().
+        while whole and nc._ponged < mark and not nc._unread and nc._queued < 4096:
+            msg = nc._take()
+            if msg:
+                nc._enqueue(msg)
+            elif nc._ponged >= mark:
+                break
+            if passed(deadline) or (msg is None and not nc._pause(deadline)):
+                raise OSError("no PONG within %s s" % timeout)
+        if whole and nc._ponged >= mark:
+            nc._dirty = False
+    except (OSError, ValueError) as e:
+        nc._fail(e, "draining")
+    if whole and (nc._error or nc._lost):
+        refused(nc)
+
+
+def refused(nc):
+    """Raise what was refused or lost since the last flush."""
+    why = nc._error
+    nc._error = ""
+    nc._lost = False
+    if why:
+        raise fail(NATS_CONNECTION_FAILED, "refused", why)
+    raise fail(NATS_CONNECTION_FAILED, "unsure", nc._why)
+
+
+def ended(nc, sub):
+    """Whether nothing more can come of `sub`, or of any. Raises what it has to tell first."""
+    for i in range(len(nc._trouble)):
+        s = nc._trouble[i]
+        if sub is None or s is sub:
+            nc._trouble.pop(i)
+            n = s._dropped
+            if n:
+                s._dropped = 0
+                raise fail(PAYLOAD_TOO_LARGE, "dropped", n, s.subject, 8192, dropped=n)
+            nc._subs.pop(s._sid, None)
+            s._over = True
+            raise fail(NATS_CONNECTION_FAILED, "refused", s._error)
+    if sub and sub._over:
+        raise fail(INVALID_ARGUMENT, "unsubbed", sub.subject)
+    return sub._sid not in nc._subs if sub else nc._drained and not nc._subs

@@ -1,0 +1,265 @@
+"""Getting connected, and connected again: TCP, INFO, TLS, CONNECT, the first PONG, and the
+subscriptions. Dropped again afterwards.
+
+All of it is one generator, which yields wherever it would wait: calls that may wait drive it to its
+end under their deadline, those that may not take a step. What is no step is what the port does in
+one go: a name look-up, and each flight of a TLS handshake.
+"""
+
+import json
+import os
+import select
+import time
+from binascii import b2a_base64
+
+from micropython import const
+
+from . import __version__
+from .errors import INVALID_ARGUMENT, NATS_CONNECTION_FAILED, NATSBridgeError, drop, fail
+from .news import parse_info, take_info
+from .protocol import MAX_LINE
+from .stream import Reader, Stream, passed, until
+from .tcp import connecting
+
+_LEAST = const(1)  # s that each server gets, however many there are
+_NAP = const(20)  # ms
+
+
+def tend(nc, deadline, wait):
+    """Take steps towards a connection: with `wait` until it is there, or until `deadline` or the
+    connection's own has passed; without it, one. Where there is one, and it moves: one."""
+    if nc._deadline is not None and (
+        deadline is None or time.ticks_diff(nc._deadline, deadline) < 0
+    ):
+        deadline = nc._deadline
+    while True:
+        dialer = nc._dialer
+        if dialer is None:
+            if nc._closed or (nc.url and not nc._options["reconnect"]):
+                if nc._closed:
+                    raise fail(NATS_CONNECTION_FAILED, "closed")
+                raise fail(NATS_CONNECTION_FAILED, "lost", nc._why)
+            dialer = nc._dialer = Dialer(nc)
+        flag = 0
+        try:
+            flag = next(dialer.steps)
+        except BaseException as e:  # StopIteration: it is done
+            nc._dialer = None
+            drop("greet", "news", "tcp", "dial")
+            if not isinstance(e, StopIteration):
+                dialer.close()
+                raise
+        if nc._stream or not wait:
+            return
+        if passed(deadline):
+            why = nc._options["why"]
+            if dialer.stream:
+                why += "; %s:%d no answer in time" % dialer.server[:2]
+            raise fail(NATS_CONNECTION_FAILED, "connect", why[1:])
+        end = time.ticks_add(time.ticks_ms(), _NAP)
+        if flag and dialer.stream:
+            dialer.stream.wait(end, flag)
+        else:
+            time.sleep_ms(_NAP)
+            if nc.idle:
+                nc.idle()
+
+
+class Dialer:
+    """Connects `nc`: for the first time, again, or, while it is connected, to another server.
+
+    steps: the generator. stream, server: what it waits for.
+    """
+
+    def __init__(self, nc):
+        self.nc = nc
+        self.stream = None
+        self.steps = self._run()
+
+    def close(self):
+        if self.stream:
+            self.stream.close()
+            self.stream = None
+
+    def _run(self):
+        nc = self.nc
+        options = nc._options
+        moving = nc._stream
+        first = not nc.url
+        now = time.ticks_ms()
+        delay = options["delay"]
+        if not moving and not first:
+            # Who was connected for a moment only comes back later each time.
+            short = 0 <= time.ticks_diff(now, options["since"]) < delay
+            delay = min(delay * 2, options["max_delay"]) if short else options["base_delay"]
+            # The first attempt too is not made by all devices at once.
+            if options["hold"] is None:
+                options["hold"] = time.ticks_add(now, delay * os.urandom(1)[0] // 256)
+        while True:
+            while not (first or moving or passed(options["hold"])):
+                yield 0
+            servers = options["servers"] + options["found"]
+            at = servers.index(options["server"]) + 1 if options["server"] in servers else 0
+            servers = servers[at:] + servers[:at]
+            why = ""
+            denied = 0
+            for server in servers:
+                if moving and server == options["server"]:
+                    continue
+                self.server = server
+                self.denied = False
+                end = until(max(_LEAST, options["timeout"] / len(servers)))
+                try:
+                    for flag in self._greet(server):
+                        if flag >= 0 and passed(end):
+                            raise OSError("no answer in time")
+                        yield max(0, flag)
+                    options["delay"] = delay
+                    options["hold"] = None
+                    options["why"] = ""
+                    return
+                except (OSError, EOFError, ValueError, MemoryError, NATSBridgeError) as e:
+                    reason = getattr(e, "message", "") or str(e) or "hung up"
+                    why += "; %s:%d %s" % (server[0], server[1], reason)
+                    denied += self.denied
+                    self.close()
+            if moving and nc._stream:
+                return  # there is no other
+            moving = None
+            options["why"] = why
+            denied = denied == len(servers)
+            delay = options["max_delay"] if denied else min(delay * 2, options["max_delay"])
+            options["hold"] = time.ticks_add(
+                time.ticks_ms(), delay // 2 + delay * os.urandom(1)[0] // 512
+            )
+            if first or denied:
+                raise fail(NATS_CONNECTION_FAILED, "connect", why[1:])
+
+    def _greet(self, server):
+        nc = self.nc
+        options = nc._options
+        host, port, user, password, token, secure, name = server
+        self.stream = stream = Stream(None, 0, None, nc.idle)
+        yield from connecting(stream, host, port)
+        reader = Reader(stream, 512)
+        early = secure and isinstance(nc.tls, dict) and nc.tls.get("handshake_first")
+        if early:
+            _tls(stream, nc.tls, name)
+        info = parse_info((yield from _line(reader)))
+        required = info.get("tls_required")
+        if not early and (secure or required):
+            # Whoever took that out of INFO gets no credentials, nor can slip in what comes next.
+            if not required and not info.get("tls_available"):
+                raise ValueError("offers no TLS, which was asked for")
+            if reader.pos != reader.end:
+                raise ValueError("goes on before TLS")
+            _tls(stream, nc.tls, name)
+            secure = True
+            info.pop("connect_urls", None)  # it comes again, behind TLS
+        # verbose and pedantic must be stated: left out, the server takes them as true.
+        hello = {
+            "verbose": False,
+            "pedantic": False,
+            "lang": "micropython",
+            "version": __version__,
+            "protocol": 1,
+            "headers": True,
+            "no_responders": True,
+            "tls_required": bool(secure),
+        }
+        jwt = options["jwt"]
+        nkey = options["nkey"]
+        fields = ("name", nc.name, "user", user, "pass", password, "auth_token", token)
+        fields += ("jwt", jwt, "nkey", nkey)
+        for i in range(0, len(fields), 2):
+            if fields[i + 1]:
+                hello[fields[i]] = fields[i + 1]
+        if (jwt or nkey) and info.get("nonce"):
+            sig = str(b2a_base64(options["sign"](info["nonce"].encode())), "utf-8")
+            hello["sig"] = sig.rstrip("=\n").replace("+", "-").replace("/", "_")
+        yield from _write(stream, ("CONNECT %s\r\nPING\r\n" % json.dumps(hello)).encode())
+        while True:
+            line = yield from _line(reader)
+            op = line[:4].upper()
+            if op == b"PONG":
+                line = reader.line(MAX_LINE)
+                if line and line[:4].upper() == b"INFO":
+                    info = parse_info(line)  # it comes with the PONG
+                elif line is not None:
+                    raise ValueError("unknown operation %r" % line[:32])
+                break
+            if op == b"-ERR":
+                why = str(line[5:], "utf-8").strip("' ")
+                low = why.lower()
+                self.denied = "uthoriz" in low or ("uthentic" in low and "timeout" not in low)
+                raise OSError(why)
+            if op == b"INFO":
+                info = parse_info(line)
+            elif op == b"PING":
+                stream.post(b"PONG\r\n")
+            elif op[:3] != b"+OK":
+                raise ValueError("unknown operation %r" % line[:32])
+        while nc._stream:
+            # The old connection ends when what it was sent is there and what it sent is taken.
+            lines = "".join(["UNSUB %d\r\n" % sid for sid in nc._subs])
+            nc._dirty = False
+            nc._stream.post((lines + "PING\r\n").encode())
+            nc._pinged += 1
+            mark = nc._pinged
+            while nc._stream and (
+                nc._ponged < mark or nc._head or nc._unread or nc._busy or nc._stream.rest
+            ):
+                yield -1
+            if nc._stream and not nc._dirty:
+                nc._drop("moved")
+        for _, sid in nc._draining:
+            nc._subs.pop(sid, None)  # what the old server still had is gone
+        nc._draining = []
+        nc._pinged = nc._ponged = 0
+        nc._posted = False
+        lines = ""
+        for sid in nc._subs:
+            sub = nc._subs[sid]
+            if not sub._error:
+                lines += "SUB %s %s %d\r\n" % (sub.subject, sub.queue, sid)
+                if sub._limit:
+                    lines += "UNSUB %d %d\r\n" % (sid, sub._limit - sub._got)
+        yield from _write(stream, lines.encode())
+        nc._reader = reader
+        nc._stream = stream
+        nc._seen = nc._quiet = options["since"] = time.ticks_ms()
+        nc.url = "%s://%s:%d" % (
+            "tls" if secure else "nats",
+            "[" + host + "]" if ":" in host else host,
+            port,
+        )
+        nc.connected = True
+        options["server"] = server
+        stream.deadline = nc._deadline
+        take_info(nc, info)
+
+
+def _tls(stream, options, name):
+    from .tls import Handshake
+
+    Handshake(stream, options, name)
+
+
+def _line(reader):
+    while True:
+        line = reader.line(MAX_LINE)
+        if line is not None:
+            return line
+        got = reader.fill(False)
+        if got == 0:
+            raise EOFError
+        if got is None:
+            yield select.POLLIN
+
+
+def _write(stream, data):
+    if data:
+        stream.post(data)
+    while stream.rest:
+        yield stream.out
+        stream.post()

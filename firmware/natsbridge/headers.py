@@ -1,0 +1,43 @@
+"""Message headers: ``NATS/1.0``, and lines as in HTTP."""
+
+from .errors import INVALID_ARGUMENT, NATS_CONNECTION_FAILED, Malformed, fail
+
+
+def pack(nc, subject, reply, headers, size):
+    """(what is written before a payload of `size` bytes, the size of both)."""
+    if not nc._options["headers"]:
+        raise fail(NATS_CONNECTION_FAILED, "headers", nc.url)
+    lines = ["NATS/1.0"]
+    for name in headers:
+        value = headers[name]
+        good = isinstance(name, str) and isinstance(value, str) and name
+        for c in name if good else "":
+            # A token, as in RFC 9110.
+            good = good and "!" <= c <= "~" and c not in '"(),/:;<=>?@[\\]{}'
+        for c in value if good else "":
+            good = good and (c >= " " or c == "\t") and c != "\x7f"
+        if not good:
+            raise fail(INVALID_ARGUMENT, "header", name, value)
+        lines.append(name + ": " + value)
+    block = ("\r\n".join(lines) + "\r\n\r\n").encode()
+    n = len(block)
+    head = "HPUB %s %s %d %d\r\n" % (subject, reply or "", n, n + size)
+    return head.encode() + block, n + size
+
+
+def unpack(msg, block):
+    """Give `msg` what is in its headers. Of a name that stands twice the last counts."""
+    if not block.startswith(b"NATS/1.0"):
+        return
+    lines = str(block, "utf-8").split("\r\n")
+    status = lines.pop(0)[8:].strip()
+    if status:
+        if not status[:3].isdigit() or status[3:4].strip():
+            raise Malformed("malformed status %r" % status)
+        msg.status = int(status[:3])
+        msg.description = status[3:].strip()
+    msg.headers = {}
+    for line in lines:
+        name, mark, value = line.partition(":")
+        if mark:
+            msg.headers[name.strip()] = value.strip()

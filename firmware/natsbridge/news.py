@@ -1,0 +1,91 @@
+"""What a server tells unasked: INFO and -ERR. Dropped again afterwards."""
+
+import json
+
+from micropython import const
+
+from .errors import Malformed, NATSBridgeError
+
+_FOUND = const(8)  # servers that INFO may add
+_URL = const(128)  # characters of one
+_TEXT = const(512)  # characters of what was refused
+
+
+def parse_info(line):
+    """The dict in an ``INFO {...}`` line."""
+    try:
+        info = json.loads(line[5:]) if line[:5].upper() == b"INFO " else None
+    except ValueError:
+        info = None
+    if not isinstance(info, dict) or not isinstance(info.get("max_payload", 0), int):
+        raise Malformed("no NATS server: it said %r" % line[:32])
+    return info
+
+
+def take_info(nc, info):
+    """Do what the server's INFO says: max_payload, headers, other servers, lame duck."""
+    options = nc._options
+    nc.max_payload = info.get("max_payload", nc.max_payload or 1048576)
+    nc._checked = ""
+    options["headers"] = info.get("headers")
+    urls = info.get("connect_urls")
+    if isinstance(urls, list):
+        from .dial import parse_server
+
+        me = options["server"]
+        found = []
+        for url in urls[:_FOUND]:
+            if not isinstance(url, str) or len(url) > _URL or "@" in url:
+                continue
+            try:
+                host, port = parse_server(url, "", "", "", False)[:2]
+            except NATSBridgeError:
+                continue
+            # They get the credentials of the server that named them, and no less TLS. An address
+            # has a certificate for its cluster's name.
+            secure = nc.url[:3] == "tls"
+            bare = ":" in host or host.replace(".", "").isdigit()
+            server = (host, port) + me[2:5] + (secure, me[6] if bare else host)
+            if (host, port) not in [s[:2] for s in options["servers"]]:
+                found.append(server)
+        options["found"] = found
+    others = len(options["servers"]) + len(options["found"]) > 1
+    if info.get("ldm") and others and options["reconnect"] and not nc._dialer and nc._stream:
+        from .greet import Dialer
+
+        nc._checked = ""
+        nc._dialer = Dialer(nc)
+
+
+def told(nc, line):
+    """Do what an INFO or -ERR line says. Raises OSError if it ends the connection."""
+    if line[:4].upper() != b"-ERR":
+        return take_info(nc, parse_info(line))
+    why = str(line[5:], "utf-8").strip("' ")
+    low = why.lower()
+    subs = nc._subs
+    if low.startswith("permissions violation for subscription"):
+        words = why.split('"')  # to "subject" using queue "queue"
+        for sid in subs:
+            sub = subs[sid]
+            if words[1:2] == [sub.subject] and sub.queue in words[3:4] + [""]:
+                _refuse(nc, sub, why)
+    elif low.startswith("maximum subscriptions"):
+        # It says not which: they are refused in the order in which they were made.
+        for sid in sorted(subs, reverse=True):
+            if not subs[sid]._error:
+                return _refuse(nc, subs[sid], why)
+    elif low.startswith("permissions violation") or low in (
+        "invalid subject",
+        "invalid publish subject",
+    ):
+        if len(nc._error) < _TEXT:
+            nc._error += "; " + why if nc._error else why
+    else:
+        raise OSError(why)
+
+
+def _refuse(nc, sub, why):
+    if not sub._error:
+        sub._error = why
+        nc._trouble.append(sub)
