@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from natsbridge.errors import INVALID_ARGUMENT, NATSBridgeError
 
-__all__ = ["Tls", "check_tls", "ssl_context"]
+__all__ = ["Tls", "check_tls"]
 
 _BEGIN = b"-----BEGIN"
 _PEM = (str, bytes, os.PathLike)
@@ -77,12 +77,6 @@ def check_tls(tls: object) -> Tls | None:
             # An unset variable must not turn into "whoever the system trusts".
             raise NATSBridgeError(INVALID_ARGUMENT, f"tls[{key!r}] is empty")
     return Tls(_context(tls), tls.get("hostname") or "", bool(tls.get("handshake_first")))
-
-
-def ssl_context(tls: object) -> ssl.SSLContext:
-    """Return the context for a connection whose `tls` option this is; see `check_tls`."""
-    options = check_tls(tls)
-    return ssl.create_default_context() if options is None else options.context
 
 
 def _context(tls: dict[str, Any]) -> ssl.SSLContext:

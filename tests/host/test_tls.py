@@ -20,7 +20,7 @@ import natsbridge
 from conftest import NatsServer
 from natsbridge import sync
 from natsbridge.errors import NATSBridgeError
-from natsbridge.tls import check_tls, ssl_context
+from natsbridge.tls import check_tls
 
 Tls = dict[str, Any]
 FakeNats = Callable[..., Awaitable[str]]
@@ -274,11 +274,12 @@ class TestOptions:
 
     def test_defaults_verify(self, ours: Authority) -> None:
         assert check_tls(None) is None
-        for tls in (None, True, {}, {"verify": None}, {"ca": ours.ca}):
-            context = ssl_context(tls)
-            assert context.check_hostname
-            assert context.verify_mode == ssl.CERT_REQUIRED
-        assert len(ssl_context({"ca": ours.ca}).get_ca_certs()) == 1  # and the system's not
+        for tls in (True, {}, {"verify": None}, {"ca": ours.ca}):
+            options = check_tls(tls)
+            assert options is not None
+            assert options.context.check_hostname
+            assert options.context.verify_mode == ssl.CERT_REQUIRED
+        assert len(options.context.get_ca_certs()) == 1  # and the system's not
 
 
 def nkey(key: Ed25519PrivateKey) -> str:

@@ -1,8 +1,9 @@
 """One script for both sides: firmware on MicroPython, natsbridge.sync on CPython.
 
 Called with the URLs of broker and file server, an empty folder, the URL of a broker with TLS that
-takes one NKEY user alone, the path of its CA and the user's public key. Prints a line of JSON for
-each step: its result, or the code of its error. What may differ (ids, times, wording) is left out.
+takes one NKEY user alone, the path of its CA, the user's public key, and the URL of the first
+broker over a line that can be cut. Prints a line of JSON for each step: its result, or the code of
+its error. What may differ (ids, times, wording) is left out.
 """
 
 import hashlib
@@ -19,7 +20,7 @@ if sys.implementation.name == "micropython":
 else:
     from natsbridge import sync as natsbridge
 
-BROKER, FILES, FOLDER, SECURE, CA, NKEY = sys.argv[1:7]
+BROKER, FILES, FOLDER, SECURE, CA, NKEY, LINK = sys.argv[1:8]
 PHOTO = bytes(range(256)) * 20
 
 
@@ -733,6 +734,112 @@ def drain_all():
 
 step("drain a connection", drain_all)
 step("drain for no time", nc.drain, -1)
+
+
+def line(state):
+    """Cut or mend the line to the broker."""
+    nc.request("interop." + state, b"", 5)
+    time.sleep(0.1)
+
+
+def lost(**options):
+    """A connection that was just lost, with what it subscribes to: two messages of four came."""
+    line("mend")
+    options["base_delay"] = 20
+    other = natsbridge.connect(LINK, max_delay=100, **options)
+    it = other.subscribe("line")
+    it.unsubscribe(4)
+    other.publish("line", b"1")
+    other.publish("line", b"22")
+    other.flush()
+    line("cut")
+    try:
+        other.flush(0.2)
+    except natsbridge.NATSBridgeError as e:
+        return other, it, e.code
+
+
+def rest(it):
+    return [len(msg) for msg in it]
+
+
+def waiting():
+    other, it, code = lost(pending_size=1000)
+    states = [code, other.connected, other.pending]
+    other.publish("line", b"333", "", {"a": "b"})
+    states += [other.connected, other.pending]
+    try:
+        other.publish("line", bytes(950))
+    except natsbridge.NATSBridgeError as e:
+        states += [e.code]
+    line("mend")
+    other.flush(5)
+    states += [other.connected, other.pending]
+    other.publish("line", b"4444")
+    other.publish("line", b"55555")
+    other.flush()
+    states += [rest(it)]
+    other.close()
+    return states
+
+
+def unsent(**options):
+    other, _, _ = lost(**options)
+    other.publish("line", b"333")
+    other.close()
+
+
+def late(**options):
+    other, it, _ = lost(timeout=0.3, **options)
+    try:
+        other.publish("line", b"333")
+    except natsbridge.NATSBridgeError as e:
+        code = e.code
+    line("mend")
+    other.publish("line", b"333")
+    other.flush()
+    other.publish("line", b"4444")
+    it.drain()
+    came = rest(it)
+    other.close()
+    return [code, came]
+
+
+def unsure():
+    """A message that may have gone with the connection."""
+    line("mend")
+    with natsbridge.connect(LINK, base_delay=20) as other:
+        other.publish("line", b"1")
+        line("cut")
+        line("mend")
+        try:
+            other.flush(2)
+        except natsbridge.NATSBridgeError as e:
+            other.flush(2)
+            return e.code
+
+
+def for_good():
+    other, it, _ = lost(reconnect=False)
+    line("mend")
+    codes = []
+    took = [len(it.next(1)), len(other.next(1))]
+    for function in (other.flush, other.next, lambda: other.publish("line", b""), it.drain):
+        try:
+            codes.append(function())
+        except natsbridge.NATSBridgeError as e:
+            codes.append(e.code)
+    states = [other.connected, other.pending, other.url == LINK]
+    other.close()
+    return [took, codes, states]
+
+
+step("a lost connection, with room", waiting)
+step("what waits when it is closed", unsent, pending_size=1000)
+step("a lost connection, without room", late)
+step("a message that may be lost", unsure)
+step("a connection lost for good", for_good)
+line("mend")
 
 step("iterate until unsubscribed", iterate)
 step("what was left is gone", nc.next, 0.2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import json
 import socket
 import subprocess
@@ -43,10 +44,66 @@ ODD = (
 )
 
 
-class Responder:
-    """Answers on interop.echo with the same, on interop.odd with odd headers; and interop.sign."""
+class Link:
+    """A line to the broker that can be cut; `url` is its other end."""
 
     def __init__(self, nats_url: str) -> None:
+        self._broker = ("127.0.0.1", int(nats_url.rpartition(":")[2]))
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"nats://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._ends: list[socket.socket] = []
+        self._whole = True
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                end, _ = self._listener.accept()
+            except OSError:
+                return
+            if not self._whole:
+                end.close()
+                continue
+            other = socket.create_connection(self._broker)
+            self._ends += end, other
+            for pair in ((end, other), (other, end)):
+                threading.Thread(target=self._carry, args=pair, daemon=True).start()
+
+    def _carry(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+        for end in (source, target):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def cut(self) -> None:
+        """End what stands, and what comes."""
+        self._whole = False
+        for end in self._ends:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+        self._ends.clear()
+
+    def mend(self) -> None:
+        """Carry what comes."""
+        self._whole = True
+
+    def close(self) -> None:
+        """Cut it for good."""
+        self._listener.close()
+        self.cut()
+
+
+class Responder:
+    """Answers on interop.echo with the same, on interop.odd with odd headers; and interop.sign.
+
+    interop.cut and interop.mend cut and mend the `link`.
+    """
+
+    def __init__(self, nats_url: str) -> None:
+        self.link = Link(nats_url)
         self.key = Ed25519PrivateKey.generate()
         self.nkey = public_nkey(self.key)
         self._nc = sync.connect(nats_url)
@@ -65,6 +122,9 @@ class Responder:
                 self._raw.sendall(line + headers + b"!\r\n")
             elif msg.subject == "interop.sign":
                 self._nc.publish(msg.reply, self.key.sign(msg.data))
+            elif msg.subject in ("interop.cut", "interop.mend"):
+                self.link.cut() if msg.subject == "interop.cut" else self.link.mend()
+                self._nc.publish(msg.reply, b"")
             else:
                 self._nc.publish(msg.reply, msg.data, headers=msg.headers)
 
@@ -72,6 +132,7 @@ class Responder:
         """End the thread and the connections."""
         self._nc.close()
         self._raw.close()
+        self.link.close()
         self._thread.join(10)
 
 
@@ -129,7 +190,7 @@ def results(
                 steps(
                     side,
                     *(nats_url, file_url, str(tmp_path_factory.mktemp(side))),
-                    *(secure.url, str(folder / "ca.pem"), responder.nkey),
+                    *(secure.url, str(folder / "ca.pem"), responder.nkey, responder.link.url),
                 )
                 for side in ("firmware", "host")
             ]
