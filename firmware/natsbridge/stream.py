@@ -36,6 +36,7 @@ class Stream:
     def __init__(self, host, port, deadline=None, idle=None):
         self.deadline = deadline
         self.idle = idle
+        self._idled = time.ticks_ms()
         info = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)[0]
         self.socket = socket.socket(info[0], socket.SOCK_STREAM)
         try:
@@ -53,7 +54,7 @@ class Stream:
                 if e.errno not in _CONNECTING:
                     raise
             self.poll.register(self.socket, select.POLLOUT)
-            if self._wait(select.POLLOUT) & (select.POLLERR | select.POLLHUP):
+            if self._wait(select.POLLOUT, self._end()) & (select.POLLERR | select.POLLHUP):
                 self.socket.readinto(bytearray(1))  # raises the reason, where the port knows it
                 raise OSError(errno.ECONNREFUSED)
         except BaseException:
@@ -68,18 +69,27 @@ class Stream:
             ms = _SLICE
             if deadline is not None:
                 ms = min(ms, max(0, time.ticks_diff(deadline, time.ticks_ms())))
-            for _, events in self.poll.ipoll(ms):
-                return events
-            if self.idle:
+            events = 0
+            for _, found in self.poll.ipoll(ms):
+                events = found
+            # Also where the socket wakes up again and again for nothing.
+            if self.idle and time.ticks_diff(time.ticks_ms(), self._idled) >= _SLICE:
                 self.idle()
+                self._idled = time.ticks_ms()
+            if events:
+                return events
             if deadline is not None and time.ticks_diff(deadline, time.ticks_ms()) <= 0:
                 return 0
 
-    def _wait(self, flag):
-        """Likewise, for no longer than any single wait may last. Raises OSError(ETIMEDOUT)."""
+    def _end(self):
+        """When a wait that begins now must have moved a byte (ticks_ms)."""
         end = time.ticks_add(time.ticks_ms(), _STALL)
         if self.deadline is not None and time.ticks_diff(self.deadline, end) < 0:
             end = self.deadline
+        return end
+
+    def _wait(self, flag, end):
+        """Likewise, until `end`. Raises OSError(ETIMEDOUT)."""
         events = self.wait(end, flag)
         if not events:
             raise OSError(errno.ETIMEDOUT)
@@ -92,23 +102,30 @@ class Stream:
 
     def readinto(self, buf, n):
         """Read 1 to `n` bytes into `buf`: their number, 0 at the end of the stream."""
+        end = None
         while True:
             got = self.socket.readinto(buf, n)
             if got is not None:
                 return got
-            self._wait(select.POLLIN)
+            if end is None:
+                end = self._end()
+            self._wait(select.POLLIN, end)
 
     def write(self, buf, start=0, n=None):
         """Write `n` bytes of `buf` from `start`, all of them."""
         if n is None:
             n = len(buf) - start
+        end = None
         while n:
             done = self.socket.write(buf, start, n)
-            if done is None:
-                self._wait(select.POLLOUT)
-            else:
+            if done is not None:
                 start += done
                 n -= done
+                end = None
+            else:
+                if end is None:
+                    end = self._end()
+                self._wait(select.POLLOUT, end)
 
     def close(self):
         self.socket.close()
