@@ -13,13 +13,13 @@ MPY := $(FIRMWARE:%.py=build/%.mpy)
 PEERS := build/peers/.ready
 DEVICE := $(patsubst %.py,build/%.mpy,$(wildcard tools/*_device.py))
 
-.PHONY: help demo test lint firmware footprint bench clean
+.PHONY: help demo test test-rough lint firmware footprint bench clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'NATSBridge: payloads of any size between microcontrollers and desktops.'
 	@echo
-	@sed -n 's/^\([a-z]*\):.*## /    make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## /    make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 	@echo
 	@echo 'The first of them sets up .venv. MICROPYTHON=path/to/micropython takes another device.'
 
@@ -28,6 +28,18 @@ demo: $(MPY) $(DEVICE)  ## a device and a desktop exchange payloads; FILE=path s
 
 test: $(MPY) $(DEVICE) $(PEERS)  ## all tests, under ten minutes
 	@$(BIN)/python -m pytest -q
+
+# Those that start a device; at every byte, those that are done in seconds then.
+DEVICE_TESTS := tests/firmware tests/interop tests/conformance/test_vectors_firmware.py
+DEVICE_TESTS += --ignore tests/firmware/test_parsers.py --ignore tests/firmware/test_rough.py
+QUICK := not rough and not same_script and not test_faults and not test_memory and not five_megabytes
+QUICK += and not 00000 and not 99999 and not three-that-do-not-fit
+
+test-rough: $(MPY)  ## the device's tests, over sockets as partial as a board's; NATSBRIDGE_ROUGH=seed
+	@seed=$${NATSBRIDGE_ROUGH:-$$(date +%s)}; seed=$${seed%%:*}; \
+	  echo "The same again: make test-rough NATSBRIDGE_ROUGH=$$seed"; \
+	  NATSBRIDGE_ROUGH=$$seed $(BIN)/python -m pytest -q $(DEVICE_TESTS) -k 'not rough' && \
+	  NATSBRIDGE_ROUGH=$$seed:bytes $(BIN)/python -m pytest -q $(DEVICE_TESTS) -k '$(QUICK)'
 
 lint: firmware $(DEVICE)  ## formatting, lint, types, spelling
 	@$(BIN)/ruff format --check .

@@ -15,9 +15,17 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from device import ROUGH
+
 NATS_SERVER = str(Path(sys.executable).with_name("nats-server"))
 #: Seconds for a server to come up.
 START_S = 10
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say with which sockets the tests ran, so that a failure can be repeated."""
+    if ROUGH in os.environ:
+        terminalreporter.write_line(f"with rough sockets: {ROUGH}={os.environ[ROUGH]}")
 
 
 class NatsServer:

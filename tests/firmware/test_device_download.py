@@ -317,7 +317,7 @@ got(False, dataname="img", on_progress=lambda *a: seen.append(a))
 report(lambda: seen)
 """
     with ScriptedServer([cut(5000)], [answer(BODY)]) as server:
-        seen = run(server, script)[-1]
+        seen = run(server, script, heap="2M")[-1]
     done = [s[1] for s in seen]
     assert done == sorted(set(done))
     assert seen[-1] == ["img", 10000, 10000]
@@ -351,7 +351,7 @@ report(lambda: max(time.ticks_diff(b, a) for a, b in zip(calls, calls[1:])))
 report(lambda: len(calls))
 """
     with ScriptedServer([drip], [answer(BODY)]) as server:
-        _, _, longest, count = run(server, script)
+        _, _, longest, count = run(server, script, heap="2M")
     assert longest < 160
     assert count > 18
 

@@ -96,7 +96,7 @@ def greet(connection: socket.socket, info: bytes = INFO) -> None:
     while b"PING\r\n" not in seen:
         seen += connection.recv(4096)
     connection.sendall(b"PONG\r\n")
-    while b"SUB faults" not in seen:
+    while b"SUB faults" not in seen or not seen.endswith(b"\n"):
         seen += connection.recv(4096)
 
 

@@ -276,7 +276,7 @@ def reported(size_threshold):
     natsbridge.smartreceive(
         sub.next(10), fileserver_url=FILES, on_progress=lambda *a: seen.append(a)
     )
-    return seen
+    return [a for a in seen if a[1] == a[2]]  # more of them where a read is short
 
 
 step("progress, direct", reported, 10)

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from device import micropython
+from device import ROUGH, micropython
 
 SCRIPT = Path(__file__).with_name("cross_device.py")
 SIDES = ("firmware", "host")
@@ -71,3 +71,16 @@ def test_both_sides_receive_the_same(nats_url: str, file_url: str, folder: Path)
     text = json.dumps(on_host)
     assert text.count('"a table"') == 3
     assert on_firmware == json.loads(text.replace('"a table"', "true"))
+
+
+@pytest.mark.parametrize("rough", ["1", "2:bytes"])
+def test_sockets_as_rough_as_a_boards_make_no_difference(
+    rough: str, nats_url: str, file_url: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In every call; `make test-rough` has the whole suite pass through them."""
+    monkeypatch.setenv(ROUGH, rough)
+    arguments = (nats_url, file_url, str(folder))
+    expected = exchange("host", "host", *arguments)
+    assert exchange("firmware", "host", *arguments) == expected
+    text = json.dumps(expected).replace('"a table"', "true")
+    assert exchange("firmware", "firmware", *arguments) == json.loads(text)
