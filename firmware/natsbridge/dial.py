@@ -57,7 +57,7 @@ def connect(
     if (jwt or nkey) and not sign:
         raise fail(INVALID_ARGUMENT, "sign")
     servers = [parse_server(s, user, password, token, bool(tls)) for s in servers]
-    if tls or any([s[5] for s in servers]):
+    if tls or any(s[5] for s in servers):
         from .tls import context
 
         context(tls)  # raises if it is not enough

@@ -15,13 +15,14 @@ from binascii import b2a_base64
 from micropython import const
 
 from . import __version__
-from .errors import INVALID_ARGUMENT, NATS_CONNECTION_FAILED, NATSBridgeError, drop, fail
+from .errors import NATS_CONNECTION_FAILED, NATSBridgeError, drop, fail
 from .news import parse_info, take_info
 from .protocol import MAX_LINE
 from .stream import Reader, Stream, passed, until
 from .tcp import connecting
 
 _LEAST = const(1)  # s that each server gets, however many there are
+_MOST = const(10)  # s, where connect was given no timeout
 _NAP = const(20)  # ms
 
 
@@ -108,7 +109,8 @@ class Dialer:
                     continue
                 self.server = server
                 self.denied = False
-                end = until(max(_LEAST, options["timeout"] / len(servers)))
+                end = options["timeout"]
+                end = until(_MOST if end is None else max(_LEAST, end / len(servers)))
                 try:
                     for flag in self._greet(server):
                         if flag >= 0 and passed(end):
