@@ -36,8 +36,8 @@ METHODS = {
 #: Where the three classes are: firmware, host, sync.
 CLASSES = {
     "Connection": ("client", "client", "sync"),
-    "Subscription": ("client", "subscription", "sync"),
-    "Msg": ("client", "subscription", "subscription"),
+    "Subscription": ("subscription", "subscription", "sync"),
+    "Msg": ("subscription", "subscription", "subscription"),
 }
 
 
