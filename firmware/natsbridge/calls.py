@@ -31,7 +31,8 @@ def unsubscribe(sub, limit):
     """See Subscription.unsubscribe."""
     nc = sub._nc
     if sub._sid not in nc._subs:
-        sub._over = sub._over or not limit
+        if not limit:
+            sub._limit = -1
         return
     if limit > sub._got:
         sub._limit = limit
@@ -40,10 +41,10 @@ def unsubscribe(sub, limit):
         del nc._subs[sub._sid]
         line = "UNSUB %d\r\n" % sub._sid
     if not limit:
-        sub._over = True
+        sub._limit = -1
         for i in range(len(nc._queue) - 1, -1, -1):
             if nc._queue[i].sub is sub:
-                nc._queued -= nc._queue[i].cost()
+                nc._queued -= len(nc._queue[i]._data or b"") + 128
                 nc._queue.pop(i).lost = True
     if nc._stream and not nc._busy:
         try:
@@ -68,39 +69,35 @@ def drain(nc, sids, timeout):
     try:
         lines = "".join(["UNSUB %d\r\n" % sid for sid in sids])
         nc._stream.write((lines + "PING\r\n").encode())
-        nc._pinged += 1
-        mark = nc._pinged
+        nc._pings += 1
         for sid in sids:
-            nc._draining.append((mark, sid))
+            nc._draining.append([nc._pings, sid])
         nc._drained = nc._drained or whole
         # What does not fit the queue is left on the socket, for next().
-        while whole and nc._ponged < mark and not nc._unread and nc._queued < 4096:
+        while whole and nc._pings and not nc._unread and nc._queued < 4096:
             msg = nc._take()
             if msg:
                 msg.keep()
-            elif nc._ponged >= mark:
+            elif not nc._pings:
                 break
             if passed(deadline) or (msg is None and not nc._pause(deadline)):
                 raise OSError("no PONG within %s s" % timeout)
-        if whole and nc._ponged >= mark:
+        if whole and not nc._pings:
             nc._dirty = False
     except (OSError, ValueError) as e:
-        nc._fail(e, "draining")
-    if whole and (nc._error or nc._lost):
-        refused(nc)
+        nc._fail(e, "drain")
+    if whole and nc._error:
+        flush(nc)
 
 
-def refused(nc):
+def flush(nc):
     """Raise what was refused or lost since the last flush."""
     why = nc._error
     nc._error = ""
-    nc._lost = False
-    if why:
-        raise fail(NATS_CONNECTION_FAILED, "refused", why)
-    raise fail(NATS_CONNECTION_FAILED, "unsure", nc._why)
+    raise fail(NATS_CONNECTION_FAILED, "unsure" if why == nc._why else "refused", why)
 
 
-def ended(nc, sub):
+def next(nc, sub):
     """Whether nothing more can come of `sub`, or of any. Raises what it has to tell first."""
     for i in range(len(nc._trouble)):
         s = nc._trouble[i]
@@ -111,8 +108,8 @@ def ended(nc, sub):
                 s._dropped = 0
                 raise fail(PAYLOAD_TOO_LARGE, "dropped", n, s.subject, 8192, dropped=n)
             nc._subs.pop(s._sid, None)
-            s._over = True
+            s._limit = -1
             raise fail(NATS_CONNECTION_FAILED, "refused", s._error)
-    if sub and sub._over:
+    if sub and sub._limit < 0:
         raise fail(INVALID_ARGUMENT, "unsubbed", sub.subject)
     return sub._sid not in nc._subs if sub else nc._drained and not nc._subs

@@ -21,7 +21,7 @@ from .errors import (
     drop,
     fail,
 )
-from .protocol import MAX_LINE, check_subject, flat
+from .protocol import check_subject, flat
 from .stream import passed, until
 
 _SMALL = const(2048)  # bytes of a message that is taken whole
@@ -31,6 +31,7 @@ _ROOM = const(_QUEUE - _SMALL - _OVERHEAD)  # queued bytes up to which any small
 _JOIN = const(512)  # bytes of a payload up to which one write is cheaper than three
 _SERVE = const(5000)  # ms without a look at the socket after which publish() takes one
 _PIECES = const(64)  # pieces to take at a time, so that nothing but waiting takes long
+_MAX_LINE = const(65536)  # bytes; INFO grows with connect_urls, so no tighter than this
 _LATE = const(20)  # ms over its time that next() may go on through what has arrived
 
 
@@ -57,7 +58,6 @@ class Connection:
         self._options = options  # for greet
         self._every = 0  # ms without a word after which the server is asked for one
         self._stream = None
-        self._reader = None
         self._dialer = None  # makes a connection, or another one
         self._deadline = None  # of what is done with the connection: see bound
         self._closed = False
@@ -69,14 +69,12 @@ class Connection:
         self._queued = 0
         self._head = None  # a message that has not all arrived
         self._unread = None  # a large message whose body is still on the socket
-        self._pinged = 0  # PINGs sent and PONGs received on this socket
-        self._ponged = 0
-        self._draining = []  # [the PONG that ends them, sid], in this order
+        self._pings = 0  # PINGs sent on this socket that wait for their PONG
+        self._draining = []  # [PONGs until it ends, sid] of subscriptions
         self._drained = False
-        self._error = ""  # what the server refused since the last flush
+        self._error = ""  # what was refused since the last flush, or why what was published is lost
         self._dirty = False  # published since the last flush
-        self._lost = False  # the connection was, since then
-        self._why = ""  # it was lost
+        self._why = ""  # the connection was lost
         self._trouble = []  # subscriptions that have something to raise
         self._checked = ""  # the subject that can be published to at once
         self._seen = 0  # ticks_ms of the last look at the socket
@@ -85,40 +83,40 @@ class Connection:
 
     # -- connecting
 
-    def _drop(self, why):
+    def _drop(self, error):
         """Close the socket. What was half read or half written is gone with it."""
         if self._stream:
-            self._why = str(why) or "EOF"
+            self._why = str(error) or "closed"
             self._stream.close()
-        self._stream = self._reader = self._head = None
+        self._stream = self._head = None
         self.connected = False
         self._checked = ""
         if self._unread:
             self._unread.lost = True
             self._unread = None
         if self._dirty:
-            self._lost = True
+            self._error = self._why
             self._dirty = False
 
     def _ready(self, deadline, wait=True):
         """The stream; connects again if it was lost, until `deadline`. Without `wait` it takes a
         step towards that, and is None as long as that is not done."""
         if self._busy:
-            raise fail(INVALID_ARGUMENT, "busy")
+            raise fail(INVALID_ARGUMENT, "write")
         if self._stream is None or self._dialer:
-            from .greet import tend
+            from .greet import connect
 
-            tend(self, deadline, wait)
+            connect(self, deadline, wait)
         if self.pending:
-            from .pending import settle
+            from .pending import flush
 
-            settle(self, deadline, wait)
+            flush(self, deadline, wait)
         return self._stream
 
-    def _fail(self, why, doing):
-        """Drop the connection, and raise that."""
-        self._drop(why)
-        raise fail(NATS_CONNECTION_FAILED, "broke", self.url, doing, self._why)
+    def _fail(self, error, name):
+        """Drop the connection, and raise that, from the call of that name."""
+        self._drop(error)
+        raise fail(NATS_CONNECTION_FAILED, "connection", self.url, name, self._why)
 
     def bound(self, deadline):
         """Bound what is done next by `deadline` (ticks_ms), or by nothing (None)."""
@@ -133,9 +131,9 @@ class Connection:
         """
         self._closed = True
         if self.pending:
-            from .pending import leave
+            from .pending import close
 
-            leave(self)
+            close(self)
         self._drop("closed")
         if self._dialer:
             self._dialer.close()
@@ -181,7 +179,7 @@ class Connection:
             try:
                 payload = flat(payload)
             except TypeError:
-                raise fail(INVALID_ARGUMENT, "argument", "the payload is no bytes and no str")
+                raise fail(INVALID_ARGUMENT, "payload", payload)
         size = len(payload)
         if headers:
             from .headers import pack
@@ -191,9 +189,9 @@ class Connection:
             head = ("PUB %s %s %d\r\n" % (subject, reply or "", size)).encode()
         deadline = until(self._options["timeout"])
         if self._options["pending_size"]:
-            from .pending import keep
+            from .pending import publish
 
-            if keep(self, head, payload, size):
+            if publish(self, head, payload, size):
                 return
         for again in (True, False):
             stream = self._ready(deadline)
@@ -221,7 +219,7 @@ class Connection:
                     self._checked = subject
                 return
             except OSError as e:
-                why = e
+                error = e
             except BaseException:
                 # A message was begun and can't be finished: only a new connection is clean.
                 self._drop("source")
@@ -230,8 +228,8 @@ class Connection:
                 self._busy = False
             self.serve()  # what the server said before it closed is a better reason
             if streams or not again:
-                self._fail(why, "publishing to " + subject)
-            self._drop(why)  # it can't have arrived whole: once again, in a new connection
+                self._fail(error, "publish")
+            self._drop(error)  # it can't have arrived whole: once again, in a new connection
 
     def flush(self, timeout=5):
         """Wait, up to `timeout` s, until the server has taken all that was published.
@@ -246,24 +244,23 @@ class Connection:
         stream.deadline = deadline
         try:
             stream.write(b"PING\r\n")
-            self._pinged += 1
-            mark = self._pinged
-            while self._ponged < mark:
+            self._pings += 1
+            while self._pings:
                 msg = self._take()
                 if msg:
                     msg.keep()
-                elif self._ponged == mark:
+                elif not self._pings:
                     break
                 if passed(deadline) or (msg is None and not self._pause(deadline)):
                     raise OSError("no PONG within %s s" % timeout)
             self._dirty = False
         except (OSError, ValueError) as e:
-            self._fail(e, "flushing")
+            self._fail(e, "flush")
         stream.deadline = self._deadline
-        if self._error or self._lost:
-            from .calls import refused
+        if self._error:
+            from .calls import flush
 
-            refused(self)
+            flush(self)
 
     # -- receiving
 
@@ -281,7 +278,7 @@ class Connection:
         try:
             stream.write(("SUB %s %s %d\r\n" % (subject, queue, self._sid)).encode())
         except OSError as e:
-            self._fail(e, "subscribing")
+            self._fail(e, "subscribe")
         self._subs[self._sid] = sub
         return sub
 
@@ -326,9 +323,9 @@ class Connection:
             self.serve(_ROOM)
         return bool(self._queue or self._trouble)
 
-    def serve(self, room=1 << 29):
+    def serve(self, limit=1 << 29):
         """Likewise, while something else is done, and call on_idle. Messages that are more than
-        `room` bytes in all wait; small ones that do not fit the queue are dropped, which the next
+        `limit` bytes in all wait; small ones that do not fit the queue are dropped, which the next
         next() tells."""
         if self.idle:
             self.idle()
@@ -336,7 +333,7 @@ class Connection:
             return
         try:
             for _ in range(_PIECES):
-                if self._queued > room or (self._unread and not self._unread.lost):
+                if self._queued > limit or (self._unread and not self._unread.lost):
                     break
                 msg = self._take()
                 if msg is None:
@@ -356,10 +353,10 @@ class Connection:
             self._quiet = now  # nobody looked meanwhile
         due = time.ticks_add(self._quiet, self._every)
         if time.ticks_diff(due, now) <= 0:
-            if self._pinged > self._ponged + 1:
+            if self._pings > 1:
                 raise OSError("the server does not answer PING")
             self._stream.post(b"PING\r\n")
-            self._pinged += 1
+            self._pings += 1
             self._quiet = due = now
         if self._dialer:  # moves to another server
             due = time.ticks_add(now, 2)
@@ -375,7 +372,7 @@ class Connection:
 
         Raises OSError when the connection has ended, Malformed.
         """
-        reader = self._reader
+        reader = self._stream.reader
         for _ in range(_PIECES):
             msg = self._unread
             if msg:
@@ -395,43 +392,40 @@ class Connection:
                     if msg.sub:
                         return msg
             else:
-                line = reader.line(MAX_LINE)
+                line = reader.line(_MAX_LINE)
                 if line is None:
                     got = reader.fill(False)
                     if got:
                         self._quiet = time.ticks_ms()
                 else:
-                    if not line.startswith(b"MSG ") and not self._control(line):
-                        return False
-                    if not self._msg:
-                        raise Malformed("nobody asked")
-                    self._head = msg = self._msg(self, line)
-                    sub = msg.sub
-                    if sub:
-                        sub._got += 1
-                        if sub._got == sub._limit:
-                            del self._subs[sub._sid]
-                    continue
+                    op = line.startswith(b"MSG ") or line[:4].upper()
+                    if op == b"PING":
+                        self._stream.post(b"PONG\r\n")
+                    elif op == b"PONG":
+                        self._pings -= 1
+                        for one in self._draining:
+                            one[0] -= 1
+                            if not one[0]:
+                                self._subs.pop(one[1], None)
+                    elif op is True or op == b"HMSG" or op == b"MSG ":
+                        if not self._msg:
+                            raise Malformed("nobody asked")
+                        self._head = msg = self._msg(self, line)
+                        sub = msg.sub
+                        if sub:
+                            sub._got += 1
+                            if sub._got == sub._limit:
+                                del self._subs[sub._sid]
+                        continue
+                    elif op[:3] != b"+OK":
+                        from .news import read
+
+                        read(self, line)
+                        read = None
+                        drop("news")
+                    return False
             if got is None:
                 return None
             if got == 0:
                 raise OSError("closed by the server")
         return False
-
-    def _control(self, line):
-        """Do what the server's control line says, or return True if it announces a message."""
-        op = line[:4].upper()
-        if op == b"HMSG" or op == b"MSG ":
-            return True
-        if op == b"PING":
-            self._stream.post(b"PONG\r\n")
-        elif op == b"PONG":
-            self._ponged += 1
-            while self._draining and self._draining[0][0] <= self._ponged:
-                self._subs.pop(self._draining.pop(0)[1], None)
-        elif op[:3] != b"+OK":
-            from .news import told
-
-            told(self, line)
-            told = None
-            drop("news")

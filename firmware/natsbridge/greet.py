@@ -17,16 +17,16 @@ from micropython import const
 from . import __version__
 from .errors import NATS_CONNECTION_FAILED, NATSBridgeError, drop, fail
 from .news import parse_info, take_info
-from .protocol import MAX_LINE
 from .stream import Reader, Stream, passed, until
 from .tcp import connecting
 
+_MAX_LINE = const(65536)  # bytes; see client
 _LEAST = const(1)  # s that each server gets, however many there are
 _MOST = const(10)  # s, where connect was given no timeout
 _NAP = const(20)  # ms
 
 
-def tend(nc, deadline, wait):
+def connect(nc, deadline, wait):
     """Take steps towards a connection: with `wait` until it is there, or until `deadline` or the
     connection's own has passed; without it, one. Where there is one, and it moves: one."""
     while True:
@@ -170,7 +170,7 @@ class Dialer:
             line = yield from _line(reader)
             op = line[:4].upper()
             if op == b"PONG":
-                line = reader.line(MAX_LINE)
+                line = reader.line(_MAX_LINE)
                 if line and line[:4].upper() == b"INFO":
                     info = parse_info(line)  # it comes with the PONG
                 elif line is not None:
@@ -192,10 +192,9 @@ class Dialer:
             lines = "".join(["UNSUB %d\r\n" % sid for sid in nc._subs])
             nc._dirty = False
             nc._stream.post((lines + "PING\r\n").encode())
-            nc._pinged += 1
-            mark = nc._pinged
+            nc._pings += 1
             while nc._stream and (
-                nc._ponged < mark or nc._head or nc._unread or nc._busy or nc._stream.rest
+                nc._pings or nc._head or nc._unread or nc._busy or nc._stream.rest
             ):
                 yield -1
             if nc._stream and not nc._dirty:
@@ -203,7 +202,7 @@ class Dialer:
         for _, sid in nc._draining:
             nc._subs.pop(sid, None)  # what the old server still had is gone
         nc._draining = []
-        nc._pinged = nc._ponged = 0
+        nc._pings = 0
         nc._posted = False
         lines = ""
         for sid in nc._subs:
@@ -213,7 +212,7 @@ class Dialer:
                 if sub._limit:
                     lines += "UNSUB %d %d\r\n" % (sid, sub._limit - sub._got)
         yield from _write(stream, lines.encode())
-        nc._reader = reader
+        stream.reader = reader
         nc._stream = stream
         nc._seen = nc._quiet = options["since"] = time.ticks_ms()
         nc.url = "%s://%s:%d" % (
@@ -229,7 +228,7 @@ class Dialer:
 
 def _line(reader):
     while True:
-        line = reader.line(MAX_LINE)
+        line = reader.line(_MAX_LINE)
         if line is not None:
             return line
         got = reader.fill(False)

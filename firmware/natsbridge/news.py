@@ -57,7 +57,7 @@ def take_info(nc, info):
         nc._dialer = Dialer(nc)
 
 
-def told(nc, line):
+def read(nc, line):
     """Do what an INFO or -ERR line says. Raises OSError if it ends the connection."""
     if line[:4].upper() != b"-ERR":
         return take_info(nc, parse_info(line))

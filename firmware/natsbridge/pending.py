@@ -4,7 +4,7 @@ from .errors import NATS_CONNECTION_FAILED, PAYLOAD_TOO_LARGE, NATSBridgeError, 
 from .stream import until
 
 
-def keep(nc, head, payload, size):
+def publish(nc, head, payload, size):
     """Queue a message whose first line, with its headers, is `head`: False if it can be written
     at once.
 
@@ -57,7 +57,7 @@ def pump(nc, wait=False):
         nc.pending -= len(data)
 
 
-def settle(nc, deadline, wait):
+def flush(nc, deadline, wait):
     """Write what is queued as soon as there is a connection, before anything else; with `wait`, all
     of it, until `deadline`."""
     while nc._stream and nc.pending:
@@ -69,12 +69,12 @@ def settle(nc, deadline, wait):
         except OSError as e:
             nc._drop(e)
             if wait:
-                from .greet import tend
+                from .greet import connect
 
-                tend(nc, deadline, True)
+                connect(nc, deadline, True)
 
 
-def leave(nc):
+def close(nc):
     """Before closing: write what is queued, if there is a connection.
 
     Raises NATS_CONNECTION_FAILED, when it is closed, if some is left.

@@ -6,8 +6,6 @@ server lets bad ones vanish silently.
 
 from .errors import INVALID_ARGUMENT, fail
 
-MAX_LINE = 65536  # bytes; INFO grows with connect_urls, so no tighter than this
-
 
 def flat(data):
     """The bytes-like `data` as single bytes, of which len() is the size (an array counts its

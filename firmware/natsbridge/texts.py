@@ -18,8 +18,7 @@ from .errors import (
 # fmt: off
 TEXTS = {
     INVALID_ARGUMENT: """
-argument: %s
-busy: the connection is in the middle of a message: let on_progress and sources only take notes, \
+write: the connection is in the middle of a message: let on_progress and sources only take notes, \
 or use another connection
 header: the header %r: %r is no name of letters, digits and dashes with a str of one line
 field: %s is not a str of at most %d bytes
@@ -29,10 +28,11 @@ and smartreceive (tls={"ca": "ca.pem"})
 folder: the folder %r does not exist; make it first
 metadata: metadata must be a dict of JSON values, at most 4096 bytes of them
 msg: smartreceive takes a Msg, as next() returns it, not %r
-msg-gone: the message on %s is no longer there: it was read already, or another call read past it; \
+read: the message on %s is no longer there: it was read already, or another call read past it; \
 use a large message before the next call
 payloads: data must be a list of at most 64 payloads (dataname, value, payload_type)
 rewind: a source can't be read again: %s; pass bytes or a seekable file
+payload: the payload %r is no bytes and no str
 scheme: the server's URL begins with %s://; this version connects to nats:// and tls://
 server: server %r has no host and port; write nats://host:4222
 servers: servers is empty; give a URL such as nats://192.168.1.10:4222
@@ -91,7 +91,7 @@ env-heap: the envelope of %d bytes does not fit the heap
 heap: a payload of %d bytes does not fit the heap (%d free); receive files into a folder and values \
 into a stream: see sink
 limit: payload %r has %d bytes or more, and max_payload_size is %d
-msg-heap: a message of %d bytes does not fit the heap; give it to smartreceive with a sink, or read \
+data: a message of %d bytes does not fit the heap; give it to smartreceive with a sink, or read \
 it in pieces with readinto()
 no-room: the message has %d bytes without its payloads, and the broker takes %d; send fewer payloads \
 at a time
@@ -100,7 +100,7 @@ the connection
 publish: the message has %d bytes and %s takes %d; send it with smartsend
 """,
     NATS_CONNECTION_FAILED: """
-broke: the connection to %s broke while %s: %s
+connection: the connection to %s broke in %s(): %s
 closed: the connection is closed; call connect() again
 connect: no NATS server took the connection%s; check that it runs, its address, and the user, \
 password or token

@@ -377,6 +377,15 @@ def test_bytes_are_read_and_skipped_in_order(
 WORD = st.text(string.ascii_letters + string.digits + ".$_-", min_size=1, max_size=20)
 
 
+class Subscribed:
+    """A connection whose subscriptions are their numbers."""
+
+    class _subs:
+        @staticmethod
+        def get(sid: int) -> int:
+            return sid
+
+
 @given(
     subject=WORD,
     sid=st.integers(0, 10**6),
@@ -390,18 +399,21 @@ def test_the_lines_of_messages_are_understood(
     least, most = sorted(sizes)
     sizes_text = f"{least} {most}" if headers else f"{most}"
     line = f"{'HMSG' if headers else 'MSG'} {subject} {sid} {reply} {sizes_text}".encode()
-    assert subscription.parse_msg(line) == (subject, sid, reply, least if headers else 0, most)
+    msg = subscription.Msg(Subscribed(), line)
+    assert (msg.subject, msg.sub, msg.reply) == (subject, sid, reply)
+    assert msg.head == (least if headers else 0)
+    assert len(msg) == most - msg.head
 
 
 @given(line=st.lists(st.sampled_from([b"a", b"1", b"-1", b"1.5", b"99999999999", b"\xff", b""])))
 def test_other_lines_are_refused_and_nothing_else_happens(line: list[bytes]) -> None:
     try:
-        _, sid, _, header_size, size = subscription.parse_msg(b" ".join([b"MSG", *line]))
+        msg = subscription.Msg(Subscribed(), b" ".join([b"MSG", *line]))
     except ValueError:
         return
-    assert sid >= 0
-    assert header_size == 0
-    assert 0 <= size < 10**10
+    assert msg.sub >= 0
+    assert msg.head == 0
+    assert 0 <= len(msg) < 10**10
 
 
 SUBJECT = st.text(st.sampled_from("ab.*> \t\n\x7f\x00é"), max_size=8)
