@@ -8,6 +8,7 @@ import hashlib
 import json
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import trustme
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -57,7 +58,7 @@ def _crc16(data: bytes) -> int:
 class NKey:
     """A key pair of kind "user", "account" or "operator"; `public` is how NATS writes it."""
 
-    PREFIX = {"user": 20 << 3, "account": 0, "operator": 14 << 3}
+    PREFIX: ClassVar = {"user": 20 << 3, "account": 0, "operator": 14 << 3}
 
     def __init__(self, kind: str) -> None:
         self.private = Ed25519PrivateKey.generate()

@@ -54,10 +54,15 @@ def connect(
         servers = [servers]
     if not servers:
         raise fail(INVALID_ARGUMENT, "servers")
-    if (jwt or nkey) and not sign:
+    if not (isinstance(jwt, str) and isinstance(nkey, str)) or callable(sign) != bool(jwt or nkey):
         raise fail(INVALID_ARGUMENT, "sign")
+    for value in (base_delay, max_delay, pending_size):
+        if type(value) is not int or value < 0:
+            raise fail(INVALID_ARGUMENT, "number", "a delay or size", value)
+    if type(ping_interval) not in (int, float) or ping_interval < 0:
+        raise fail(INVALID_ARGUMENT, "number", "ping_interval", ping_interval)
     servers = [parse_server(s, user, password, token, bool(tls)) for s in servers]
-    if tls or any([s[5] for s in servers]):
+    if tls or any(s[5] for s in servers):
         from .tls import context
 
         context(tls)  # raises if it is not enough

@@ -15,13 +15,14 @@ from binascii import b2a_base64
 from micropython import const
 
 from . import __version__
-from .errors import INVALID_ARGUMENT, NATS_CONNECTION_FAILED, NATSBridgeError, drop, fail
+from .errors import NATS_CONNECTION_FAILED, NATSBridgeError, drop, fail
 from .news import parse_info, take_info
 from .protocol import MAX_LINE
 from .stream import Reader, Stream, passed, until
 from .tcp import connecting
 
 _LEAST = const(1)  # s that each server gets, however many there are
+_MOST = const(10)  # s, where connect was given no timeout
 _NAP = const(20)  # ms
 
 
@@ -108,7 +109,8 @@ class Dialer:
                     continue
                 self.server = server
                 self.denied = False
-                end = until(max(_LEAST, options["timeout"] / len(servers)))
+                end = options["timeout"]
+                end = until(_MOST if end is None else max(_LEAST, end / len(servers)))
                 try:
                     for flag in self._greet(server):
                         if flag >= 0 and passed(end):
@@ -175,7 +177,10 @@ class Dialer:
             if fields[i + 1]:
                 hello[fields[i]] = fields[i + 1]
         if (jwt or nkey) and info.get("nonce"):
-            sig = str(b2a_base64(options["sign"](info["nonce"].encode())), "utf-8")
+            sig = options["sign"](info["nonce"].encode())
+            if not isinstance(sig, (bytes, bytearray)):
+                raise ValueError("sign gave no signature")
+            sig = str(b2a_base64(sig), "utf-8")
             hello["sig"] = sig.rstrip("=\n").replace("+", "-").replace("/", "_")
         yield from _write(stream, ("CONNECT %s\r\nPING\r\n" % json.dumps(hello)).encode())
         while True:

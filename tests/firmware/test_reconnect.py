@@ -96,12 +96,15 @@ print(nc.url)
 nc.publish("a", b"1")
 print(data(sub.next(2)))
 """
-    with NatsServer(tmp_path) as first, NatsServer(tmp_path) as second:
-        with Board(script, first.url, second.url) as board:
-            assert board.line() == f"{first.url} True"
-            first.stop()
-            board.say()
-            assert board.rest() == ["None True", second.url, "1"]
+    with (
+        NatsServer(tmp_path) as first,
+        NatsServer(tmp_path) as second,
+        Board(script, first.url, second.url) as board,
+    ):
+        assert board.line() == f"{first.url} True"
+        first.stop()
+        board.say()
+        assert board.rest() == ["None True", second.url, "1"]
 
 
 def test_servers_that_info_names_are_used(tmp_path: Path) -> None:
@@ -632,6 +635,7 @@ def test_a_message_over_the_limit_of_a_lying_server_says_so(tmp_path: Path) -> N
 nc = natsbridge.connect(sys.argv[1])
 print(nc.max_payload, code(nc.publish, "a", bytes(1001)))
 print(code(nc.publish, "a", bytes(990), headers={"a": "b"}))
+nc.flush()  # a second INFO follows the first PONG
 nc.max_payload = 1 << 20
 nc.publish("a", bytes(2000))
 print(code(nc.flush))
@@ -837,8 +841,8 @@ worst = 0
 for _ in range(100):
     ms, got = took(nc.poll)
     worst = max(worst, ms)
-    while code(nc.next, 0):
-        pass
+    for _ in range(20):
+        code(nc.next, 0)
 print(worst < 50 or worst)
 """
     with NatsServer(tmp_path) as server, Board(script, server.url) as board:

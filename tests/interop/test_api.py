@@ -163,20 +163,21 @@ EXCEPTIONS = {
         "Connection",
         "poll",
     ): "takes what has come, for who does something else meanwhile",
+    ("firmware", "Connection", "idle"): "connect's on_idle, kept from using the connection",
     ("firmware", "Connection", "scratch"): "a buffer that smartsend and smartreceive share",
     ("firmware", "Msg", "connection"): "for smartreceive; on the host it is private",
     ("firmware", "Msg", "sub"): "for the connection's queue",
     ("firmware", "Msg", "header_size"): "for the connection: the protocol's",
     ("firmware", "Msg", "size"): "for the connection: the protocol's, headers included",
-    ("firmware", "Msg", "status"): "for request: 503 is nobody listens",
     ("firmware", "Msg", "left"): "for the connection: what is still on the socket",
     ("firmware", "Msg", "lost"): "for the connection: what is no longer there",
     ("firmware", "Msg", "cost"): "for the connection's queue",
     ("firmware", "Msg", "at"): "for readinto",
     ("firmware", "Msg", "fill"): "for the connection",
-    ("firmware", "Msg", "skip"): "for the connection",
     ("firmware", "Msg", "rewind"): "for smartreceive and for readinto's users",
     ("firmware", "Msg", "readinto"): "reads in pieces what does not fit the heap; the host's fits",
+    ("host", "Msg", "of"): "makes one of nats-py's",
+    ("sync", "Msg", "of"): "the same class",
     ("host", "Connection", "client"): "the nats-py client, for what this API does not have",
     ("host", "Connection", "subjects"): "for nack: nobody may make us answer ourselves",
 }
@@ -196,6 +197,9 @@ def public(path: Path, owner: str) -> set[str]:
             and ast.unparse(node.value) == "self"
         ):
             names.add(node.attr)
+    for node in cls.body:  # the class's own attributes: defaults of the instances'
+        if isinstance(node, ast.Assign):
+            names.update(t.id for t in node.targets if isinstance(t, ast.Name))
     return {name for name in names if not name.startswith("_")}
 
 
