@@ -82,7 +82,7 @@ def drain(nc, sids, timeout):
         while whole and nc._ponged < mark and not nc._unread and nc._queued < 4096:
             msg = nc._take()
             if msg:
-                nc._enqueue(msg)
+                msg.keep()
             elif nc._ponged >= mark:
                 break
             if passed(deadline) or (msg is None and not nc._pause(deadline)):

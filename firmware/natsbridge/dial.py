@@ -61,8 +61,10 @@ def connect(
             raise fail(INVALID_ARGUMENT, "number", "a delay or size", value)
     if type(ping_interval) not in (int, float) or ping_interval < 0:
         raise fail(INVALID_ARGUMENT, "number", "ping_interval", ping_interval)
-    servers = [parse_server(s, user, password, token, bool(tls)) for s in servers]
-    if tls or any(s[5] for s in servers):
+    who = {"lang": "micropython", "name": name, "jwt": jwt, "nkey": nkey}
+    who.update({"user": user, "pass": password, "auth_token": token})
+    servers = [parse_server(s, who, bool(tls)) for s in servers]
+    if tls or any(s[3] for s in servers):
         from .tls import context
 
         context(tls)  # raises if it is not enough
@@ -79,14 +81,10 @@ def connect(
             "servers": servers,
             "found": [],  # servers that INFO named
             "server": None,  # the last one
-            "jwt": jwt,
-            "nkey": nkey,
             "sign": sign,
-            "tls": tls,
             "reconnect": reconnect,
             "base_delay": base_delay,
             "max_delay": max_delay,
-            "ping_interval": int(ping_interval * 1000) or 1 << 28,
             "pending_size": pending_size,
             "timeout": timeout,
             "delay": base_delay,
@@ -95,6 +93,8 @@ def connect(
             "why": "",  # what the servers said in the last round
         },
     )
+    nc.tls = tls
+    nc._every = int(ping_interval * 1000) or 1 << 28
     if on_idle:
         nc.idle = _guarded(nc, on_idle)
     try:
@@ -120,9 +120,9 @@ def _guarded(nc, on_idle):
     return idle
 
 
-def parse_server(url, user, password, token, secure):
-    """(host, port, user, password, token, secure, host) of
-    ``[nats://|tls://][user:password@|token@]host[:port]``."""
+def parse_server(url, who, secure):
+    """(host, port, who, secure, host) of ``[nats://|tls://][user:password@|token@]host[:port]``;
+    `who` is what CONNECT says of us, as far as the URL does not."""
     scheme, mark, rest = url.partition("://")
     if not mark:
         rest = url
@@ -130,11 +130,12 @@ def parse_server(url, user, password, token, secure):
         secure = True
     elif scheme != "nats":
         raise fail(INVALID_ARGUMENT, "scheme", scheme)
-    who, mark, host = rest.rpartition("@")
-    if ":" in who:
-        user, _, password = who.partition(":")
+    login, mark, host = rest.rpartition("@")
+    who = {key: who[key] for key in who if who[key]}
+    if ":" in login:
+        who["user"], _, who["pass"] = login.partition(":")
     elif mark:
-        token = who
+        who["auth_token"] = login
     host = host.rstrip("/")
     if ":" in host and not host.endswith("]"):
         host, _, port = host.rpartition(":")
@@ -143,4 +144,4 @@ def parse_server(url, user, password, token, secure):
     host = host.strip("[]")
     if not host or not port.isdigit():
         raise fail(INVALID_ARGUMENT, "server", url.rpartition("@")[2])
-    return host, int(port), user, password, token, secure, host
+    return host, int(port), who, secure, host

@@ -30,9 +30,9 @@ def pack(nc, subject, reply, headers, size):
 def unpack(msg, block):
     """Give `msg` what is in its headers. Of a name that stands twice the last counts; what is
     malformed costs no message."""
-    msg.headers = {}
     if not block.startswith(b"NATS/1.0"):
         return
+    msg.headers = {}
     try:
         lines = str(block, "utf-8").split("\r\n")
     except UnicodeError:

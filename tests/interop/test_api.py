@@ -36,8 +36,8 @@ METHODS = {
 #: Where the three classes are: firmware, host, sync.
 CLASSES = {
     "Connection": ("client", "client", "sync"),
-    "Subscription": ("client", "subscription", "sync"),
-    "Msg": ("client", "subscription", "subscription"),
+    "Subscription": ("subscription", "subscription", "sync"),
+    "Msg": ("subscription", "subscription", "subscription"),
 }
 
 
@@ -171,6 +171,7 @@ EXCEPTIONS = {
     ("firmware", "Msg", "size"): "for the connection: the protocol's, headers included",
     ("firmware", "Msg", "left"): "for the connection: what is still on the socket",
     ("firmware", "Msg", "lost"): "for the connection: what is no longer there",
+    ("firmware", "Msg", "keep"): "for the connection's queue",
     ("firmware", "Msg", "cost"): "for the connection's queue",
     ("firmware", "Msg", "at"): "for readinto",
     ("firmware", "Msg", "fill"): "for the connection",
