@@ -12,6 +12,7 @@ class _Writable(Protocol):
 
 _Bytes = bytes | bytearray | memoryview
 _Payload = tuple[str, Any, str]
+_Tls = bool | dict[str, Any] | None
 _Progress = Callable[[str, int, int | None], None]
 _Sink = str | Callable[[str, str, int | None], _Writable | None]
 
@@ -58,7 +59,7 @@ class Connection:
     max_payload: int
     connected: bool
     pending: int
-    tls: bool | dict[str, Any] | None
+    tls: _Tls
     def publish(
         self,
         subject: str,
@@ -68,7 +69,6 @@ class Connection:
     ) -> None: ...
     def subscribe(self, subject: str, queue: str = "") -> Subscription: ...
     def next(self, timeout: float | None = None) -> Msg | None: ...
-    def poll(self) -> bool: ...
     def request(
         self,
         subject: str,
@@ -78,6 +78,7 @@ class Connection:
     ) -> Msg | None: ...
     def flush(self, timeout: float | None = 5) -> None: ...
     def drain(self, timeout: float | None = 5) -> None: ...
+    def poll(self) -> bool: ...
     def close(self) -> None: ...
     def __enter__(self) -> Connection: ...
     def __exit__(self, *exc: object) -> None: ...
@@ -92,11 +93,11 @@ def connect(
     token: str = "",
     jwt: str = "",
     nkey: str = "",
-    sign: Callable[[bytes], bytes] | None = None,
-    tls: bool | dict[str, Any] | None = None,
+    sign: Callable[[bytes], _Bytes] | None = None,
+    tls: _Tls = None,
     reconnect: bool = True,
-    base_delay: int = 100,
-    max_delay: int = 5000,
+    base_delay: float = 100,
+    max_delay: float = 5000,
     ping_interval: float = 60,
     pending_size: int = 0,
     on_idle: Callable[[], object] | None = None,

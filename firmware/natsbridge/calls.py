@@ -29,6 +29,8 @@ def request(nc, subject, payload, timeout, headers):
 
 def unsubscribe(sub, limit):
     """See Subscription.unsubscribe."""
+    if type(limit) is not int or limit < 0:
+        raise fail(INVALID_ARGUMENT, "number", "limit", limit)
     nc = sub._nc
     if sub._sid not in nc._subs:
         if not limit:
@@ -42,10 +44,13 @@ def unsubscribe(sub, limit):
         line = "UNSUB %d\r\n" % sub._sid
     if not limit:
         sub._limit = -1
-        for i in range(len(nc._queue) - 1, -1, -1):
-            if nc._queue[i].sub is sub:
-                nc._queued -= len(nc._queue[i]._data or b"") + 128
-                nc._queue.pop(i).lost = True
+    # What is over the limit has come already: the last of those that wait.
+    over = sub._got - limit
+    for i in range(len(nc._queue) - 1, -1, -1):
+        if nc._queue[i].sub is sub and over > 0:
+            over -= 1
+            nc._queued -= len(nc._queue[i]._data or b"") + 128
+            nc._queue.pop(i).lost = True
     if nc._stream and not nc._busy:
         try:
             nc._stream.write(line.encode())

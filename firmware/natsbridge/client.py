@@ -221,8 +221,11 @@ class Connection:
             except OSError as e:
                 error = e
             except BaseException:
-                # A message was begun and can't be finished: only a new connection is clean.
+                # A message was begun and can't be finished: only a new connection is clean. This
+                # one ends in order: what went before arrives, and no server has to be spared.
+                self._dirty = False
                 self._drop("source")
+                self._options["hold"] = time.ticks_ms()
                 raise
             finally:
                 self._busy = False
@@ -255,6 +258,7 @@ class Connection:
                     raise OSError("no PONG within %s s" % timeout)
             self._dirty = False
         except (OSError, ValueError) as e:
+            self._dirty = False  # that is told now
             self._fail(e, "flush")
         stream.deadline = self._deadline
         if self._error:

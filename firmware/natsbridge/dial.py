@@ -54,8 +54,13 @@ def connect(
         servers = [servers]
     if not servers:
         raise fail(INVALID_ARGUMENT, "servers")
-    if (jwt or nkey) and not sign:
+    if not (isinstance(jwt, str) and isinstance(nkey, str)) or callable(sign) != bool(jwt or nkey):
         raise fail(INVALID_ARGUMENT, "sign")
+    for value in (base_delay, max_delay, ping_interval):
+        if type(value) not in (int, float) or value < 0:
+            raise fail(INVALID_ARGUMENT, "number", "a delay or interval", value)
+    if type(pending_size) is not int or pending_size < 0:
+        raise fail(INVALID_ARGUMENT, "number", "pending_size", pending_size)
     who = {"lang": "micropython", "name": name, "jwt": jwt, "nkey": nkey}
     who.update({"user": user, "pass": password, "auth_token": token})
     servers = [parse_server(s, who, bool(tls)) for s in servers]
@@ -78,11 +83,11 @@ def connect(
             "server": None,  # the last one
             "sign": sign,
             "reconnect": reconnect,
-            "base_delay": base_delay,
-            "max_delay": max_delay,
+            "base_delay": int(base_delay),
+            "max_delay": int(max_delay),
             "pending_size": pending_size,
             "timeout": timeout,
-            "delay": base_delay,
+            "delay": int(base_delay),
             "hold": None,  # ticks_ms until which no server is asked
             "queue": [],  # what was published while disconnected
             "why": "",  # what the servers said in the last round

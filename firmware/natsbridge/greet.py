@@ -157,7 +157,10 @@ class Dialer:
             else:
                 info.pop("connect_urls", None)  # it comes again, behind TLS
         if options["sign"] and info.get("nonce"):
-            sig = str(b2a_base64(options["sign"](info["nonce"].encode())), "utf-8")
+            sig = options["sign"](info["nonce"].encode())
+            if not isinstance(sig, (bytes, bytearray)):
+                raise ValueError("sign gave no signature")
+            sig = str(b2a_base64(sig), "utf-8")
             who = dict(who)
             who["sig"] = sig.rstrip("=\n").replace("+", "-").replace("/", "_")
         # verbose and pedantic must be stated: left out, the server takes them as true.

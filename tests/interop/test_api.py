@@ -158,17 +158,13 @@ def test_the_versions_are_the_same() -> None:
 EXCEPTIONS = {
     ("firmware", "Connection", "bound"): "for smartsend and smartreceive: a deadline",
     ("firmware", "Connection", "serve"): "for uploads and downloads: answers PINGs meanwhile",
-    (
-        "firmware",
-        "Connection",
-        "poll",
-    ): "takes what has come, for who does something else meanwhile",
-    ("firmware", "Connection", "idle"): "connect's on_idle, kept from using the connection",
+    ("firmware", "Connection", "poll"): "for who does something else meanwhile: takes what came",
+    ("firmware", "Connection", "idle"): "on_idle, for uploads and downloads to call",
     ("firmware", "Connection", "scratch"): "a buffer that smartsend and smartreceive share",
     ("firmware", "Msg", "connection"): "for smartreceive; on the host it is private",
     ("firmware", "Msg", "sub"): "for the connection's queue",
     ("firmware", "Msg", "head"): "for the connection: bytes of its headers",
-    ("firmware", "Msg", "size"): "for the connection: bytes without the headers",
+    ("firmware", "Msg", "size"): "len(msg), for the connection",
     ("firmware", "Msg", "left"): "for the connection: what is still on the socket",
     ("firmware", "Msg", "lost"): "for the connection: what is no longer there",
     ("firmware", "Msg", "keep"): "for the connection's queue",
@@ -177,6 +173,7 @@ EXCEPTIONS = {
     ("firmware", "Msg", "rewind"): "for smartreceive and for readinto's users",
     ("firmware", "Msg", "readinto"): "reads in pieces what does not fit the heap; the host's fits",
     ("host", "Msg", "of"): "makes one of nats-py's",
+    ("sync", "Msg", "of"): "the same class",
     ("host", "Connection", "client"): "the nats-py client, for what this API does not have",
     ("host", "Connection", "subjects"): "for nack: nobody may make us answer ourselves",
 }
@@ -196,9 +193,9 @@ def public(path: Path, owner: str) -> set[str]:
             and ast.unparse(node.value) == "self"
         ):
             names.add(node.attr)
-    for node in cls.body:  # the class's own attributes: defaults of the instances'
-        if isinstance(node, ast.Assign):
-            names.update(t.id for t in node.targets if isinstance(t, ast.Name))
+    for node in cls.body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            names.add(node.targets[0].id)
     return {name for name in names if not name.startswith("_")}
 
 
