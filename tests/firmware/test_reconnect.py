@@ -685,7 +685,7 @@ print([data(msg) for msg in past])
             assert board.rest() == [
                 "['2', '3']",
                 "None ['2', '3', '4'] 1",
-                "['0', '1', '2', '3']",
+                "['0', '1']",
             ]
     finally:
         server.stop()
