@@ -172,8 +172,6 @@ EXCEPTIONS = {
     ("firmware", "Msg", "fill"): "for the connection",
     ("firmware", "Msg", "rewind"): "for smartreceive and for readinto's users",
     ("firmware", "Msg", "readinto"): "reads in pieces what does not fit the heap; the host's fits",
-    ("host", "Msg", "of"): "makes one of nats-py's",
-    ("sync", "Msg", "of"): "the same class",
     ("host", "Connection", "client"): "the nats-py client, for what this API does not have",
     ("host", "Connection", "subjects"): "for nack: nobody may make us answer ourselves",
 }

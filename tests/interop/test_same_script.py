@@ -188,33 +188,6 @@ def test_both_sides_take_every_step(results: tuple[dict[str, Any], dict[str, Any
     assert len(firmware) > 260
 
 
-#: Steps in which the firmware is still wrong, and why. What is mended leaves this table.
-KNOWN = {
-    **dict.fromkeys(
-        [*(f"headers that are none {i}" for i in range(3)), "limit -1", "limit 1.5", "limit '2'"],
-        "it does not check this argument",
-    ),
-    **dict.fromkeys(
-        ["limit True", "limit None", "drain for no time"], "it does not check this argument"
-    ),
-    **dict.fromkeys(
-        [f"options that cannot be {i}" for i in (6, 7, *range(10, 22))],
-        "connect does not check this argument",
-    ),
-    **dict.fromkeys(
-        [f"odd headers {i}" for i in (8, 9, 10)],
-        "it drops the connection: anybody who may publish can end it",
-    ),
-    **dict.fromkeys(
-        ["a limit that is passed", "a limit that is passed by one that was taken"],
-        "it gives messages beyond the limit",
-    ),
-    "a message that may be lost": "it tells this twice",
-    "however long it takes": "connect(timeout=None) is a TypeError",
-    "no signature": "so is a signature that is None",
-}
-
-
 def test_results_and_errors_are_the_same(
     results: tuple[dict[str, Any], dict[str, Any]],
 ) -> None:
@@ -224,9 +197,7 @@ def test_results_and_errors_are_the_same(
         for name in firmware
         if firmware[name] != host.get(name)
     }
-    new = {name: both for name, both in differences.items() if name not in KNOWN}
-    assert new == {}, json.dumps(new, indent=0)
-    assert KNOWN.keys() == differences.keys(), "mended: take it out of KNOWN"
+    assert differences == {}, json.dumps(differences, indent=0)
 
 
 def test_no_error_is_without_a_message(results: tuple[dict[str, Any], dict[str, Any]]) -> None:
