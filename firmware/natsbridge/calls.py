@@ -11,7 +11,7 @@ def request(nc, subject, payload, timeout, headers):
     from .log import uuid4
 
     deadline = until(timeout)
-    before = nc._deadline
+    before = nc.deadline
     nc._ready(deadline)
     nc.bound(deadline)
     try:
@@ -30,7 +30,7 @@ def request(nc, subject, payload, timeout, headers):
 def unsubscribe(sub, limit):
     """See Subscription.unsubscribe."""
     if type(limit) is not int or limit < 0:
-        raise fail(INVALID_ARGUMENT, "number", "limit", limit)
+        raise fail(INVALID_ARGUMENT, "limit", "limit", limit)
     nc = sub._nc
     if sub._sid not in nc._subs:
         if not limit:
@@ -77,7 +77,8 @@ def drain(nc, sids, timeout):
         nc._pings += 1
         for sid in sids:
             nc._draining.append([nc._pings, sid])
-        nc._drained = nc._drained or whole
+        if whole:
+            nc._draining.append([0, 0])
         # What does not fit the queue is left on the socket, for next().
         while whole and nc._pings and not nc._unread and nc._queued < 4096:
             msg = nc._take()
@@ -102,7 +103,7 @@ def flush(nc):
     raise fail(NATS_CONNECTION_FAILED, "unsure" if why == nc._why else "refused", why)
 
 
-def next(nc, sub):
+def end(nc, sub):
     """Whether nothing more can come of `sub`, or of any. Raises what it has to tell first."""
     for i in range(len(nc._trouble)):
         s = nc._trouble[i]
@@ -117,4 +118,4 @@ def next(nc, sub):
             raise fail(NATS_CONNECTION_FAILED, "refused", s._error)
     if sub and sub._limit < 0:
         raise fail(INVALID_ARGUMENT, "unsubbed", sub.subject)
-    return sub._sid not in nc._subs if sub else nc._drained and not nc._subs
+    return sub._sid not in nc._subs if sub else not nc._subs

@@ -46,7 +46,7 @@ class Connection:
     tls: the options for TLS, as given to connect.
     """
 
-    def __init__(self, name, id, options):
+    def __init__(self, name, id):
         self.name = name
         self.id = id
         self.url = ""
@@ -55,14 +55,15 @@ class Connection:
         self.pending = 0
         self.tls = None
         self.idle = None  # on_idle, kept from using the connection
-        self._options = options  # for greet
-        self._every = 0  # ms without a word after which the server is asked for one
+        self._options = None  # connect's, and what greet keeps
+        self._wait = 0  # ms without a word after which the server is asked for one
         self._stream = None
         self._dialer = None  # makes a connection, or another one
-        self._deadline = None  # of what is done with the connection: see bound
+        self.deadline = None  # of what is done with the connection: see bound
         self._closed = False
         self._busy = False  # in the middle of a message that is being written, or in on_idle
         self._msg = None  # the class, once there is a subscription
+        self._last = None  # the subscription of the last message
         self._subs = {}
         self._sid = 0
         self._queue = []
@@ -70,8 +71,7 @@ class Connection:
         self._head = None  # a message that has not all arrived
         self._unread = None  # a large message whose body is still on the socket
         self._pings = 0  # PINGs sent on this socket that wait for their PONG
-        self._draining = []  # [PONGs until it ends, sid] of subscriptions
-        self._drained = False
+        self._draining = []  # [PONGs until it ends, sid] of subscriptions; [0, 0] by drain()
         self._error = ""  # what was refused since the last flush, or why what was published is lost
         self._dirty = False  # published since the last flush
         self._why = ""  # the connection was lost
@@ -86,7 +86,7 @@ class Connection:
     def _drop(self, error):
         """Close the socket. What was half read or half written is gone with it."""
         if self._stream:
-            self._why = str(error) or "closed"
+            self._why = str(error) or "close"
             self._stream.close()
         self._stream = self._head = None
         self.connected = False
@@ -120,7 +120,7 @@ class Connection:
 
     def bound(self, deadline):
         """Bound what is done next by `deadline` (ticks_ms), or by nothing (None)."""
-        self._deadline = deadline
+        self.deadline = deadline
         if self._stream:
             self._stream.deadline = deadline
 
@@ -134,7 +134,7 @@ class Connection:
             from .pending import close
 
             close(self)
-        self._drop("closed")
+        self._drop("close")
         if self._dialer:
             self._dialer.close()
             self._dialer = None
@@ -260,7 +260,7 @@ class Connection:
         except (OSError, ValueError) as e:
             self._dirty = False  # that is told now
             self._fail(e, "flush")
-        stream.deadline = self._deadline
+        stream.deadline = self.deadline
         if self._error:
             from .calls import flush
 
@@ -294,9 +294,9 @@ class Connection:
         `timeout`, or the server refused a subscription; PAYLOAD_TOO_LARGE once after messages were
         dropped because the queue was full.
         """
-        from .subscription import take
+        from .subscription import next
 
-        return take(self, None, timeout)
+        return next(self, None, timeout)
 
     def request(self, subject, payload, timeout=5, headers=None):
         """Publish `payload` and return the first answer, or None after `timeout` s.
@@ -353,9 +353,9 @@ class Connection:
         """Wait for something to read: False when `deadline` has passed. Raises OSError when the
         server does not answer two PINGs."""
         now = time.ticks_ms()
-        if not 0 <= time.ticks_diff(now, self._seen) <= self._every:
+        if not 0 <= time.ticks_diff(now, self._seen) <= self._wait:
             self._quiet = now  # nobody looked meanwhile
-        due = time.ticks_add(self._quiet, self._every)
+        due = time.ticks_add(self._quiet, self._wait)
         if time.ticks_diff(due, now) <= 0:
             if self._pings > 1:
                 raise OSError("the server does not answer PING")
@@ -386,50 +386,56 @@ class Connection:
                     msg.left -= got
                     if not msg.left:
                         self._unread = None
-            elif self._head:
-                msg = self._head
-                got = msg.fill(reader)
-                if got == -1:
-                    self._head = None
-                    if msg.left:  # its body stays where it is
-                        self._unread = msg
-                    if msg.sub:
-                        return msg
             else:
-                line = reader.line(_MAX_LINE)
-                if line is None:
-                    got = reader.fill(False)
-                    if got:
-                        self._quiet = time.ticks_ms()
-                else:
-                    op = line.startswith(b"MSG ") or line[:4].upper()
-                    if op == b"PING":
-                        self._stream.post(b"PONG\r\n")
-                    elif op == b"PONG":
-                        self._pings -= 1
-                        for one in self._draining:
-                            one[0] -= 1
-                            if not one[0]:
-                                self._subs.pop(one[1], None)
-                    elif op is True or op == b"HMSG" or op == b"MSG ":
-                        if not self._msg:
-                            raise Malformed("nobody asked")
-                        self._head = msg = self._msg(self, line)
-                        sub = msg.sub
-                        if sub:
-                            sub._got += 1
-                            if sub._got == sub._limit:
-                                del self._subs[sub._sid]
-                        continue
-                    elif op[:3] != b"+OK":
-                        from .news import read
-
-                        read(self, line)
-                        read = None
-                        drop("news")
-                    return False
+                msg = self._head
+                if not msg:
+                    line = reader.line(_MAX_LINE)
+                    if line is None:
+                        got = reader.fill(False)
+                        if got:
+                            self._quiet = time.ticks_ms()
+                    else:
+                        msg = self._obey(line)
+                        if not msg:
+                            return False
+                if msg:
+                    got = msg.fill(reader)
+                    if got == -1:
+                        self._head = None
+                        if msg.left:  # its body stays where it is
+                            self._unread = msg
+                        if msg.sub:
+                            return msg
             if got is None:
                 return None
             if got == 0:
                 raise OSError("closed by the server")
         return False
+
+    def _obey(self, line):
+        """Do what the server's control line says: the message that it announces, or None."""
+        op = line.startswith(b"MSG ") or line[:4].upper()
+        if op == b"PING":
+            self._stream.post(b"PONG\r\n")
+        elif op == b"PONG":
+            self._pings -= 1
+            for one in self._draining:
+                one[0] -= 1
+                if not one[0]:
+                    self._subs.pop(one[1], None)
+        elif op is True or op == b"HMSG" or op == b"MSG ":
+            if not self._msg:
+                raise Malformed("nobody asked")
+            self._head = msg = self._msg(self, line)
+            sub = msg.sub
+            if sub:
+                sub._got += 1
+                if sub._got == sub._limit:
+                    del self._subs[sub._sid]
+            return msg
+        elif op[:3] != b"+OK":
+            from .news import read
+
+            read(self, line)
+            read = None
+            drop("news")

@@ -58,9 +58,9 @@ def connect(
         raise fail(INVALID_ARGUMENT, "sign")
     for value in (base_delay, max_delay, ping_interval):
         if type(value) not in (int, float) or value < 0:
-            raise fail(INVALID_ARGUMENT, "number", "a delay or interval", value)
+            raise fail(INVALID_ARGUMENT, "limit", "a delay or interval", value)
     if type(pending_size) is not int or pending_size < 0:
-        raise fail(INVALID_ARGUMENT, "number", "pending_size", pending_size)
+        raise fail(INVALID_ARGUMENT, "limit", "pending_size", pending_size)
     who = {"lang": "micropython", "name": name, "jwt": jwt, "nkey": nkey}
     who.update({"user": user, "pass": password, "auth_token": token})
     servers = [parse_server(s, who, bool(tls)) for s in servers]
@@ -74,27 +74,24 @@ def connect(
         id = uuid4()
     from .client import Connection
 
-    nc = Connection(
-        name,
-        id,
-        {
-            "servers": servers,
-            "found": [],  # servers that INFO named
-            "server": None,  # the last one
-            "sign": sign,
-            "reconnect": reconnect,
-            "base_delay": int(base_delay),
-            "max_delay": int(max_delay),
-            "pending_size": pending_size,
-            "timeout": timeout,
-            "delay": int(base_delay),
-            "hold": None,  # ticks_ms until which no server is asked
-            "queue": [],  # what was published while disconnected
-            "why": "",  # what the servers said in the last round
-        },
-    )
+    nc = Connection(name, id)
+    nc._options = {
+        "servers": servers,
+        "found": [],  # servers that INFO named
+        "server": None,  # the last one
+        "sign": sign,
+        "reconnect": reconnect,
+        "base_delay": int(base_delay),
+        "max_delay": int(max_delay),
+        "pending_size": pending_size,
+        "timeout": timeout,
+        "delay": int(base_delay),
+        "hold": None,  # ticks_ms until which no server is asked
+        "queue": [],  # what was published while disconnected
+        "why": "",  # what the servers said in the last round
+    }
     nc.tls = tls
-    nc._every = int(ping_interval * 1000) or 1 << 28
+    nc._wait = int(ping_interval * 1000) or 1 << 28
     if on_idle:
         nc.idle = _guarded(nc, on_idle)
     try:

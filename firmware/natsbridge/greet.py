@@ -34,7 +34,7 @@ def connect(nc, deadline, wait):
         if dialer is None:
             if nc._closed or (nc.url and not nc._options["reconnect"]):
                 if nc._closed:
-                    raise fail(NATS_CONNECTION_FAILED, "closed")
+                    raise fail(NATS_CONNECTION_FAILED, "close")
                 raise fail(NATS_CONNECTION_FAILED, "lost", nc._why)
             dialer = nc._dialer = Dialer(nc)
         flag = 0
@@ -48,7 +48,7 @@ def connect(nc, deadline, wait):
                 raise
         if nc._stream or not wait:
             return
-        if passed(deadline) or passed(nc._deadline):
+        if passed(deadline) or passed(nc.deadline):
             why = nc._options["why"]
             if dialer.stream:
                 why += "; %s:%d no answer in time" % dialer.server[:2]
@@ -202,9 +202,9 @@ class Dialer:
                 yield -1
             if nc._stream and not nc._dirty:
                 nc._drop("moved")
-        for _, sid in nc._draining:
-            nc._subs.pop(sid, None)  # what the old server still had is gone
-        nc._draining = []
+        for one in nc._draining:
+            nc._subs.pop(one[1], None)  # what the old server still had is gone
+            one[0] = 0
         nc._pings = 0
         nc._posted = False
         lines = ""
@@ -225,7 +225,7 @@ class Dialer:
         )
         nc.connected = True
         options["server"] = server
-        stream.deadline = nc._deadline
+        stream.deadline = nc.deadline
         take_info(nc, info)
 
 

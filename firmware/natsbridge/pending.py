@@ -64,7 +64,7 @@ def flush(nc, deadline, wait):
         try:
             nc._stream.deadline = deadline
             pump(nc, wait)
-            nc._stream.deadline = nc._deadline
+            nc._stream.deadline = nc.deadline
             return
         except OSError as e:
             nc._drop(e)

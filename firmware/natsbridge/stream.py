@@ -23,7 +23,7 @@ def until(timeout):
     INVALID_ARGUMENT."""
     if timeout is not None:
         if timeout < 0:
-            raise fail(INVALID_ARGUMENT, "number", "timeout", timeout)
+            raise fail(INVALID_ARGUMENT, "limit", "timeout", timeout)
         return time.ticks_add(time.ticks_ms(), int(timeout * 1000))
 
 
@@ -93,7 +93,7 @@ class Stream:
             raise OSError(errno.ETIMEDOUT)
         return end
 
-    def try_readinto(self, buf, n):
+    def recv(self, buf, n):
         """Read up to `n` bytes into `buf` without waiting: their number, 0 at the end, None if
         nothing is there yet."""
         return self.socket.readinto(buf, n)
@@ -155,7 +155,7 @@ class Reader:
     """Reads from `source` through a buffer of `size` bytes.
 
     `source` needs ``readinto(buf, n)`` (waits; 0 at the end) and, for `fill(False)`,
-    ``try_readinto(buf, n)`` (None when nothing is there yet).
+    ``recv(buf, n)`` (None when nothing is there yet).
     """
 
     def __init__(self, source, size):
@@ -181,7 +181,7 @@ class Reader:
             room = len(buf) - rest
         if self.end:
             buf = self.view[self.end :]
-        got = self.source.readinto(buf, room) if wait else self.source.try_readinto(buf, room)
+        got = self.source.readinto(buf, room) if wait else self.source.recv(buf, room)
         if got:
             self.end += got
         return got
@@ -229,7 +229,7 @@ class Reader:
         if not have:
             if wait:
                 return self.source.readinto(buf, n)
-            return self.source.try_readinto(buf, n)
+            return self.source.recv(buf, n)
         n = min(n, have)
         buf[:n] = self.view[self.pos : self.pos + n]
         self.pos += n

@@ -13,7 +13,7 @@ _QUEUE = const(8192)  # bytes of messages that wait for their next()
 _LATE = const(20)  # ms over its time that next() may go on through what has arrived
 
 
-def take(nc, sub, timeout):
+def next(nc, sub, timeout):
     """The next message of `sub`, or of any; see Connection.next."""
     deadline = until(timeout)
     while True:
@@ -23,10 +23,10 @@ def take(nc, sub, timeout):
                 msg = queue.pop(i)
                 nc._queued -= _OVERHEAD + len(msg._data or b"")
                 return msg
-        if nc._trouble or nc._drained or (sub and sub._sid not in nc._subs):
-            from .calls import next
+        if nc._trouble or nc._draining or (sub and sub._sid not in nc._subs):
+            from .calls import end
 
-            if next(nc, sub):
+            if end(nc, sub):
                 return None
         if nc._stream is None or nc._busy or nc._dialer or nc.pending:
             if nc._ready(deadline, timeout is None or timeout > 0) is None:
@@ -58,16 +58,16 @@ class Subscription:
     _dropped = 0
     _error = ""  # what the server says against it
 
-    def __init__(self, connection, sid, subject, queue):
+    def __init__(self, connection, id, subject, queue):
         self.subject = subject
         self.queue = queue
         self._nc = connection
-        self._sid = sid
+        self._sid = id
 
     def next(self, timeout=None):
         """The next message, or None after `timeout` s (None: for ever), or when the subscription
         has ended by itself; see Connection.next."""
-        return take(self._nc, self, timeout)
+        return next(self._nc, self, timeout)
 
     def unsubscribe(self, limit=0):
         """End the subscription; what waits for it in the queue is dropped. With `limit`, let it
@@ -108,6 +108,9 @@ class Msg:
     headers = None
     status = 0
     description = ""
+    reply = ""
+    head = 0  # bytes of headers
+    left = 0  # bytes on the socket of a large one, with the line end, once it is delivered
     lost = False  # another call read past the body, or the connection broke
     at = 0
     _data = None
@@ -118,6 +121,17 @@ class Msg:
         ``HMSG <subject> <sid> [reply] <header size> <size>``; sizes in bytes, the last with the
         headers. Fields may be two spaces apart where the reply is empty. Raises Malformed.
         """
+        self.connection = connection
+        sub = connection._last
+        if sub and line.startswith(sub._line):  # as the message before: only its size is new
+            size = line[len(sub._line) :]
+            if size.isdigit() and len(size) < 11 and sub._sid in connection._subs:
+                self.sub = sub
+                self.subject = sub._name
+                self.size = size = int(size)
+                if size > _SMALL:
+                    self.left = size + 2
+                return
         words = line.split()
         more = len(words[0]) - 3  # 1 for HMSG
         n = len(words) - more
@@ -128,15 +142,18 @@ class Msg:
             # A size of more than 10 digits is a lie: the largest max_payload is 64 MiB.
             if head.isdigit() and sid.isdigit() and size.isdigit() and len(size) < 11 > len(sid):
                 self.head = int(head)
-                size = int(size)
-                self.size = size - self.head
+                self.size = int(size) - self.head
                 if self.size >= 0:
+                    self.sub = sub = connection._subs.get(int(sid))
                     self.subject = str(words[1], "utf-8")
-                    self.reply = str(words[3], "utf-8") if n == 5 else ""
-                    self.connection = connection
-                    self.sub = connection._subs.get(int(sid))
-                    # Bytes on the socket, with the line end, when it is delivered.
-                    self.left = self.size + 2 if size > _SMALL else 0
+                    if n == 5:
+                        self.reply = str(words[3], "utf-8")
+                    elif sub and not more:
+                        connection._last = sub
+                        sub._line = line[: -len(size)]
+                        sub._name = self.subject
+                    if int(size) > _SMALL:
+                        self.left = self.size + 2
                     return
         raise Malformed("malformed %r" % line[:64])
 
@@ -223,9 +240,10 @@ class Msg:
         at = reader.pos
         end = at + self.size
         if body is None and not (head or self.left) and end + 1 < reader.end:
+            if reader.buf[end] != 13 or reader.buf[end + 1] != 10:
+                raise Malformed("no line end")
             reader.pos = end + 2
             self._data = bytes(reader.view[at:end])
-            body = reader.view[end : end + 2]
         else:
             size = head if self.left else head + self.size + 2
             if size > _SMALL + 2:  # more headers than are kept
@@ -247,7 +265,6 @@ class Msg:
                 from .headers import unpack
 
                 unpack(self, bytes(body[:head]))
-            body = body[-2:]
-        if not self.left and body != b"\r\n":
-            raise Malformed("no line end")
+            if not self.left and body[-2:] != b"\r\n":
+                raise Malformed("no line end")
         return -1

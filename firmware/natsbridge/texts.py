@@ -30,7 +30,7 @@ metadata: metadata must be a dict of JSON values, at most 4096 bytes of them
 msg: smartreceive takes a Msg, as next() returns it, not %r
 read: the message on %s is no longer there: it was read already, or another call read past it; \
 use a large message before the next call
-number: %s must be a number, 0 or more, not %r
+limit: %s must be a number, 0 or more, not %r
 payloads: data must be a list of at most 64 payloads (dataname, value, payload_type)
 rewind: a source can't be read again: %s; pass bytes or a seekable file
 payload: the payload %r is no bytes and no str
@@ -102,7 +102,7 @@ publish: the message has %d bytes and %s takes %d; send it with smartsend
 """,
     NATS_CONNECTION_FAILED: """
 connection: the connection to %s broke in %s(): %s
-closed: the connection is closed; call connect() again
+close: the connection is closed; call connect() again
 connect: no NATS server took the connection%s; check that it runs, its address, and the user, \
 password or token
 lost: the connection was lost (%s); call connect() again, or connect with reconnect=True

@@ -14,75 +14,52 @@ from .errors import INVALID_ARGUMENT, fail
 _KEYS = ("ca", "cert", "key", "verify", "hostname", "handshake_first")
 
 
-def options_of(tls):
-    """The dict of options that `tls` is or stands for. Raises INVALID_ARGUMENT."""
-    tls = tls if isinstance(tls, dict) else {}
-    for key in tls:
-        if key not in _KEYS:
-            raise fail(INVALID_ARGUMENT, "tls-key", key, ", ".join(_KEYS))
-    return tls
-
-
 def context(options):
-    """What wraps sockets as the options (True or a dict: see connect) say: ``wrap(sock, hostname)``
-    gives the TLS socket, whose first read or write shakes hands.
+    """(the function that wraps sockets, its arguments, the server's name or None), as the options
+    (True or a dict: see connect) say. The first read or write of what it gives shakes hands.
 
     Raises INVALID_ARGUMENT if they are not enough to verify the server, or can't be read.
     """
-    return Context(options)
-
-
-class Context:
-    def __init__(self, options):
-        options = options_of(options)
-        verify = options.get("verify", True)
-        ca = options.get("ca")
-        cert = options.get("cert")
-        self.hostname = options.get("hostname")
-        self.context = None
-        if bool(cert) != bool(options.get("key")):
-            raise fail(INVALID_ARGUMENT, "tls-file", "cert and key go together")
-        if verify and not ca:
-            raise fail(INVALID_ARGUMENT, "tls-ca")
+    if not isinstance(options, dict):
+        options = {}
+    for key in options:
+        if key not in _KEYS:
+            raise fail(INVALID_ARGUMENT, "tls-key", key, ", ".join(_KEYS))
+    verify = options.get("verify", True)
+    ca = options.get("ca")
+    cert = options.get("cert")
+    key = options.get("key")
+    if verify and not ca:
+        raise fail(INVALID_ARGUMENT, "tls-ca")
+    try:
+        import tls as ssl
+    except ImportError:
         try:
-            import tls as ssl
+            import ssl  # 1.22 and older
         except ImportError:
-            try:
-                import ssl  # 1.22 and older
-            except ImportError:
-                raise fail(INVALID_ARGUMENT, "tls-none")
-        try:
+            raise fail(INVALID_ARGUMENT, "tls-none")
+    how = {"do_handshake_on_connect": False}
+    try:
+        if cert or key:
+            cert = _der(cert)
+            key = _der(key)
+        if hasattr(ssl, "SSLContext"):
+            ssl = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            if not verify:
+                ssl.verify_mode = 0
+            for der in _ders(ca) if verify else ():
+                ssl.load_verify_locations(der)
             if cert:
-                cert = _der(cert)
-                key = _der(options.get("key"))
-            if hasattr(ssl, "SSLContext"):
-                self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-                if verify:
-                    for der in _ders(ca):
-                        self.context.load_verify_locations(der)
-                else:
-                    self.context.verify_mode = ssl.CERT_NONE
-                if cert:
-                    self.context.load_cert_chain(cert, key)
-            elif verify:
-                raise fail(INVALID_ARGUMENT, "tls-verify")
-            else:
-                self.module = ssl
-                self.options = {"cert": cert, "key": key} if cert else {}
-        except (OSError, ValueError, TypeError) as e:
-            raise fail(INVALID_ARGUMENT, "tls-file", e)
-
-    def wrap(self, sock, hostname):
-        """The TLS socket on top of `sock`, for the server `hostname` or as the options name it."""
-        hostname = self.hostname or hostname
-        gc.collect()  # mbedtls wants pieces of 17 KB, on some ports of this heap
-        if self.context:
-            return self.context.wrap_socket(
-                sock, server_hostname=hostname, do_handshake_on_connect=False
-            )
-        return self.module.wrap_socket(
-            sock, server_hostname=hostname, do_handshake=False, **self.options
-        )
+                ssl.load_cert_chain(cert, key)
+        elif verify:
+            raise fail(INVALID_ARGUMENT, "tls-verify")
+        else:
+            how = {"do_handshake": False}
+            if cert:
+                how.update({"cert": cert, "key": key})
+    except (OSError, ValueError, TypeError) as e:
+        raise fail(INVALID_ARGUMENT, "tls-file", e)
+    return ssl.wrap_socket, how, options.get("hostname")
 
 
 def _ders(value):
@@ -123,8 +100,10 @@ class Handshake:
 
     def __init__(self, stream, options, hostname):
         self.stream = stream
+        wrap, how, name = context(options)
+        gc.collect()  # mbedtls wants pieces of 17 KB, on some ports of this heap
         try:
-            self.socket = context(options).wrap(stream.raw, hostname)
+            self.socket = wrap(stream.raw, server_hostname=name or hostname, **how)
         except (OSError, ValueError) as e:
             raise OSError("TLS can't begin: %s (%d bytes of heap are free)" % (e, gc.mem_free()))
         stream.socket = self

@@ -47,7 +47,7 @@ class Pieces(io.BytesIO):
         buf[: len(piece)] = piece
         return len(piece)
 
-    def try_readinto(self, buf: Any, n: int) -> int:
+    def recv(self, buf: Any, n: int) -> int:
         return self.readinto(buf, n)
 
 
@@ -378,12 +378,17 @@ WORD = st.text(string.ascii_letters + string.digits + ".$_-", min_size=1, max_si
 
 
 class Subscribed:
-    """A connection whose subscriptions are their numbers."""
+    """A connection with every subscription there can be."""
 
-    class _subs:
-        @staticmethod
-        def get(sid: int) -> int:
-            return sid
+    def __init__(self) -> None:
+        self._last = None
+        self._subs = self
+
+    def get(self, sid: int) -> types.SimpleNamespace:
+        return types.SimpleNamespace(_sid=sid)
+
+    def __contains__(self, sid: int) -> bool:
+        return True
 
 
 @given(
@@ -399,10 +404,14 @@ def test_the_lines_of_messages_are_understood(
     least, most = sorted(sizes)
     sizes_text = f"{least} {most}" if headers else f"{most}"
     line = f"{'HMSG' if headers else 'MSG'} {subject} {sid} {reply} {sizes_text}".encode()
-    msg = subscription.Msg(Subscribed(), line)
-    assert (msg.subject, msg.sub, msg.reply) == (subject, sid, reply)
-    assert msg.head == (least if headers else 0)
-    assert len(msg) == most - msg.head
+    connection = Subscribed()
+    for size in (most, most, most + 7):  # the first one is remembered for the others
+        again = line[: -len(str(most))] + str(size).encode()
+        msg = subscription.Msg(connection, again)
+        assert (msg.subject, msg.sub._sid, msg.reply) == (subject, sid, reply)
+        assert msg.head == (least if headers else 0)
+        assert len(msg) == size - msg.head
+        assert msg.left == (len(msg) + 2 if size > 2048 else 0)
 
 
 @given(line=st.lists(st.sampled_from([b"a", b"1", b"-1", b"1.5", b"99999999999", b"\xff", b""])))
@@ -411,7 +420,7 @@ def test_other_lines_are_refused_and_nothing_else_happens(line: list[bytes]) -> 
         msg = subscription.Msg(Subscribed(), b" ".join([b"MSG", *line]))
     except ValueError:
         return
-    assert msg.sub >= 0
+    assert msg.sub._sid >= 0
     assert msg.head == 0
     assert 0 <= len(msg) < 10**10
 

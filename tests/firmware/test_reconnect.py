@@ -421,7 +421,7 @@ def test_publishing_while_disconnected_raises_in_time_and_flush_tells_what_is_un
     tmp_path: Path,
 ) -> None:
     script = """
-nc = natsbridge.connect(sys.argv[1], base_delay=20, timeout=0.5)
+nc = natsbridge.connect(sys.argv[1], base_delay=20, max_delay=100, timeout=0.5)
 nc.publish("f", b"1")
 print("ready")
 sys.stdin.readline()

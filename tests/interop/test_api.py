@@ -157,6 +157,7 @@ def test_the_versions_are_the_same() -> None:
 #: Public methods and attributes that one side alone has, and why.
 EXCEPTIONS = {
     ("firmware", "Connection", "bound"): "for smartsend and smartreceive: a deadline",
+    ("firmware", "Connection", "deadline"): "what bound sets",
     ("firmware", "Connection", "serve"): "for uploads and downloads: answers PINGs meanwhile",
     ("firmware", "Connection", "poll"): "for who does something else meanwhile: takes what came",
     ("firmware", "Connection", "idle"): "on_idle, for uploads and downloads to call",
