@@ -32,6 +32,9 @@ test: $(MPY) $(DEVICE) $(PEERS)  ## all tests, under ten minutes
 # Those that start a device; at every byte, those that are done in seconds then.
 DEVICE_TESTS := tests/firmware tests/interop tests/conformance/test_vectors_firmware.py
 DEVICE_TESTS += --ignore tests/firmware/test_parsers.py --ignore tests/firmware/test_rough.py
+# Nor these: what a chunk allocates is then the rough sockets', and asyncio polls by itself.
+DEVICE_TESTS += --ignore tests/firmware/test_no_allocation.py
+DEVICE_TESTS += --ignore tests/firmware/test_examples.py
 QUICK := not rough and not same_script and not test_faults and not test_memory and not five_megabytes
 QUICK += and not 00000 and not 99999 and not three-that-do-not-fit
 

@@ -362,7 +362,9 @@ class Connection:
             self._stream.post(b"PING\r\n")
             self._pings += 1
             self._quiet = due = now
-        if self._dialer:  # moves to another server
+        if self._stream.rest:  # a PONG that the socket did not take
+            self._stream.post()
+        if self._dialer or self._stream.rest:  # moves to another server, or has to try again
             due = time.ticks_add(now, 2)
         if deadline is not None and time.ticks_diff(deadline, due) <= 0:
             due = deadline
