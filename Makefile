@@ -13,7 +13,7 @@ MPY := $(FIRMWARE:%.py=build/%.mpy)
 PEERS := build/peers/.ready
 DEVICE := $(patsubst %.py,build/%.mpy,$(wildcard tools/*_device.py))
 
-.PHONY: help demo test test-rough lint firmware footprint bench clean
+.PHONY: help demo test test-rough lint firmware footprint tls bench clean
 .DELETE_ON_ERROR:
 
 help:
@@ -57,6 +57,9 @@ firmware: $(MPY)  ## the device's package as .mpy, in build/firmware/natsbridge/
 
 footprint: firmware $(DEVICE)  ## the heap that the device's package needs, beside its budgets
 	@exec $(BIN)/python tools/footprint.py
+
+tls: firmware $(DEVICE)  ## what TLS costs the device, for NATS and for https
+	@exec $(BIN)/python tools/tls.py
 
 bench: firmware $(DEVICE) $(PEERS)  ## the device's rates beside bare loops and other packages
 	@exec $(BIN)/python tools/bench.py
