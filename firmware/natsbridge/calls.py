@@ -53,7 +53,7 @@ def unsubscribe(sub, limit):
             nc._queue.pop(i).lost = True
     if nc._stream and not nc._busy:
         try:
-            nc._stream.write(line.encode())
+            nc._stream.post(line.encode())  # not bound by a deadline that may be over
         except OSError as e:
             nc._drop(e)  # a new connection is made without this subscription
 

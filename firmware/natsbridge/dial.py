@@ -61,6 +61,8 @@ def connect(
             raise fail(INVALID_ARGUMENT, "limit", "a delay or interval", value)
     if type(pending_size) is not int or pending_size < 0:
         raise fail(INVALID_ARGUMENT, "limit", "pending_size", pending_size)
+    if tls == {}:
+        tls = True  # TLS, with no options: never plain TCP
     who = {"lang": "micropython", "name": name, "jwt": jwt, "nkey": nkey}
     who.update({"user": user, "pass": password, "auth_token": token})
     servers = [parse_server(s, who, bool(tls)) for s in servers]

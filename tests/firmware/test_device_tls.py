@@ -14,6 +14,7 @@ import pytest
 from board import Board, run, write
 from certificates import Certificates, NKey
 from conftest import NatsServer
+from harness import run_micropython
 from test_device_client import play, wait_for
 from test_faults import INFO
 
@@ -346,3 +347,16 @@ print(data(sub.next(2)))
         # From a file: the unix port takes no argument of more than 255 characters.
         path = write(tmp_path, "user.jwt", user_jwt)
         assert run(SIGNING + script, it.url, user.public, path, port) == ["in"]
+
+
+def test_tls_without_options_is_still_tls(nats_url: str) -> None:
+    """A board has no CAs: it refuses, and does not go on in plain text."""
+    script = """
+import sys
+import natsbridge
+try:
+    natsbridge.connect(sys.argv[1], tls={})
+except natsbridge.NATSBridgeError as e:
+    print(e.code)
+"""
+    assert run_micropython(script, nats_url, heap="128K") == "INVALID_ARGUMENT\n"

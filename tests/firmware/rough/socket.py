@@ -70,6 +70,7 @@ class socket(io.IOBase):
         self.poll.ipoll(0)  # allocates its tuple
         self.waits = True  # it is blocking
         self.turn = False  # of the byte, not of the None
+        self.turn_out = False  # likewise, of writing
         self.connecting = -1  # operations for which it still is; -1: it never was
         self.error = None  # what connecting came to
 
@@ -113,6 +114,10 @@ class socket(io.IOBase):
         if self.error:
             raise self.error
         if _bytes:
+            # In turns of their own: in common ones, a read after each write would take them all.
+            if write:
+                self.turn_out = not self.turn_out
+                return min(n, 1) if self.turn_out else 0
             self.turn = not self.turn
             return min(n, 1) if self.turn else 0
         if not _roll(4):
