@@ -86,7 +86,7 @@ def drain(nc, sids, timeout):
                 msg.keep()
             elif not nc._pings:
                 break
-            if passed(deadline) or (msg is None and not nc._pause(deadline)):
+            if passed(deadline) or (msg is None and not nc._wait(deadline)):
                 raise OSError("no PONG within %s s" % timeout)
         if whole and not nc._pings:
             nc._dirty = False

@@ -56,14 +56,14 @@ class Connection:
         self.tls = None
         self.idle = None  # on_idle, kept from using the connection
         self._options = None  # connect's, and what greet keeps
-        self._wait = 0  # ms without a word after which the server is asked for one
+        self._limit = 0  # ms without a word after which the server is asked for one
         self._stream = None
         self._dialer = None  # makes a connection, or another one
         self.deadline = None  # of what is done with the connection: see bound
         self._closed = False
         self._busy = False  # in the middle of a message that is being written, or in on_idle
         self._msg = None  # the class, once there is a subscription
-        self._last = None  # the subscription of the last message
+        self._got = None  # the subscription that got the last message
         self._subs = {}
         self._sid = 0
         self._queue = []
@@ -254,7 +254,7 @@ class Connection:
                     msg.keep()
                 elif not self._pings:
                     break
-                if passed(deadline) or (msg is None and not self._pause(deadline)):
+                if passed(deadline) or (msg is None and not self._wait(deadline)):
                     raise OSError("no PONG within %s s" % timeout)
             self._dirty = False
         except (OSError, ValueError) as e:
@@ -341,7 +341,7 @@ class Connection:
                     break
                 msg = self._take()
                 if msg is None:
-                    self._pause(time.ticks_ms())
+                    self._wait(time.ticks_ms())
                     break
                 if msg:
                     msg.keep()
@@ -349,13 +349,13 @@ class Connection:
         except (OSError, ValueError) as e:
             self._drop(e)  # the next call connects again, or says that it can't
 
-    def _pause(self, deadline):
+    def _wait(self, deadline):
         """Wait for something to read: False when `deadline` has passed. Raises OSError when the
         server does not answer two PINGs."""
         now = time.ticks_ms()
-        if not 0 <= time.ticks_diff(now, self._seen) <= self._wait:
+        if not 0 <= time.ticks_diff(now, self._seen) <= self._limit:
             self._quiet = now  # nobody looked meanwhile
-        due = time.ticks_add(self._quiet, self._wait)
+        due = time.ticks_add(self._quiet, self._limit)
         if time.ticks_diff(due, now) <= 0:
             if self._pings > 1:
                 raise OSError("the server does not answer PING")

@@ -93,7 +93,7 @@ def connect(
         "why": "",  # what the servers said in the last round
     }
     nc.tls = tls
-    nc._wait = int(ping_interval * 1000) or 1 << 28
+    nc._limit = int(ping_interval * 1000) or 1 << 28
     if on_idle:
         nc.idle = _guarded(nc, on_idle)
     try:

@@ -34,12 +34,10 @@ def next(nc, sub, timeout):
         try:
             msg = nc._take()
             if msg is None:
-                if not nc._pause(deadline):
+                if not nc._wait(deadline):
                     return None
                 continue
         except (OSError, ValueError) as e:
-            if not nc._options["reconnect"]:
-                nc._fail(e, "next")
             nc._drop(e)
             continue
         if msg:
@@ -57,6 +55,7 @@ class Subscription:
     _limit = 0  # messages after which it ends, 0 for never, -1 after unsubscribe()
     _dropped = 0
     _error = ""  # what the server says against it
+    # _data, _head: of its last message's control line, all but the size, and the subject
 
     def __init__(self, connection, id, subject, queue):
         self.subject = subject
@@ -122,12 +121,12 @@ class Msg:
         headers. Fields may be two spaces apart where the reply is empty. Raises Malformed.
         """
         self.connection = connection
-        sub = connection._last
-        if sub and line.startswith(sub._line):  # as the message before: only its size is new
-            size = line[len(sub._line) :]
+        sub = connection._got
+        if sub and line.startswith(sub._data):  # as the message before: only its size is new
+            size = line[len(sub._data) :]
             if size.isdigit() and len(size) < 11 and sub._sid in connection._subs:
                 self.sub = sub
-                self.subject = sub._name
+                self.subject = sub._head
                 self.size = size = int(size)
                 if size > _SMALL:
                     self.left = size + 2
@@ -149,9 +148,9 @@ class Msg:
                     if n == 5:
                         self.reply = str(words[3], "utf-8")
                     elif sub and not more:
-                        connection._last = sub
-                        sub._line = line[: -len(size)]
-                        sub._name = self.subject
+                        connection._got = sub
+                        sub._data = line[: -len(size)]
+                        sub._head = self.subject
                     if int(size) > _SMALL:
                         self.left = self.size + 2
                     return

@@ -381,7 +381,7 @@ class Subscribed:
     """A connection with every subscription there can be."""
 
     def __init__(self) -> None:
-        self._last = None
+        self._got = None
         self._subs = self
 
     def get(self, sid: int) -> types.SimpleNamespace:
