@@ -154,7 +154,7 @@ def plik_upload(
     job = Upload(file_server_url, None, until(timeout))
     for name in headers or ():
         line = "%s: %s" % (name, headers[name])
-        good = name.strip(" :") == name
+        good = line.split(":")[0].strip() == name != ""
         for c in line:
             good = good and " " <= c <= "~"
         if not good:
