@@ -8,6 +8,7 @@ import hashlib
 import json
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import trustme
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -16,10 +17,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 class Certificates:
     """PEM files in `folder`: ca, other (a CA that signed nothing), server and client with keys.
 
-    The server is localhost and 127.0.0.1.
+    The server is `hosts`, or localhost and 127.0.0.1.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *hosts: str) -> None:
         ca = trustme.CA()
         self.ca = folder / "ca.pem"
         ca.cert_pem.write_to_path(str(self.ca))
@@ -27,7 +28,7 @@ class Certificates:
         trustme.CA().cert_pem.write_to_path(str(self.other))
         self.server, self.server_key = folder / "server.pem", folder / "server.key"
         self.client, self.client_key = folder / "client.pem", folder / "client.key"
-        server = ca.issue_cert("localhost", "127.0.0.1")
+        server = ca.issue_cert(*(hosts or ("localhost", "127.0.0.1")))
         client = ca.issue_cert("device.example")
         for cert, path, key in (
             (server, self.server, self.server_key),
@@ -57,7 +58,7 @@ def _crc16(data: bytes) -> int:
 class NKey:
     """A key pair of kind "user", "account" or "operator"; `public` is how NATS writes it."""
 
-    PREFIX = {"user": 20 << 3, "account": 0, "operator": 14 << 3}
+    PREFIX: ClassVar = {"user": 20 << 3, "account": 0, "operator": 14 << 3}
 
     def __init__(self, kind: str) -> None:
         self.private = Ed25519PrivateKey.generate()

@@ -12,6 +12,7 @@ class _Writable(Protocol):
 
 _Bytes = bytes | bytearray | memoryview
 _Payload = tuple[str, Any, str]
+_Tls = bool | dict[str, Any] | None
 _Progress = Callable[[str, int, int | None], None]
 _Sink = str | Callable[[str, str, int | None], _Writable | None]
 
@@ -27,6 +28,9 @@ class NATSBridgeError(Exception):
 class Msg:
     subject: str
     reply: str
+    headers: dict[str, str] | None
+    status: int
+    description: str
     @property
     def data(self) -> _Bytes: ...
     def __len__(self) -> int: ...
@@ -37,7 +41,8 @@ class Subscription:
     subject: str
     queue: str
     def next(self, timeout: float | None = None) -> Msg | None: ...
-    def unsubscribe(self) -> None: ...
+    def unsubscribe(self, limit: int = 0) -> None: ...
+    def drain(self) -> None: ...
     def __iter__(self) -> Iterator[Msg]: ...
     def __next__(self) -> Msg: ...
     def __enter__(self) -> Subscription: ...
@@ -52,13 +57,28 @@ class Connection:
     id: str
     url: str
     max_payload: int
+    connected: bool
+    pending: int
+    tls: _Tls
     def publish(
-        self, subject: str, payload: _Bytes | str | EnvelopeJSON, reply: str = ""
+        self,
+        subject: str,
+        payload: _Bytes | str | EnvelopeJSON,
+        reply: str = "",
+        headers: dict[str, str] | None = None,
     ) -> None: ...
     def subscribe(self, subject: str, queue: str = "") -> Subscription: ...
     def next(self, timeout: float | None = None) -> Msg | None: ...
-    def request(self, subject: str, payload: _Bytes | str, timeout: float = 5) -> Msg | None: ...
-    def flush(self, timeout: float = 5) -> None: ...
+    def request(
+        self,
+        subject: str,
+        payload: _Bytes | str,
+        timeout: float | None = 5,
+        headers: dict[str, str] | None = None,
+    ) -> Msg | None: ...
+    def flush(self, timeout: float | None = 5) -> None: ...
+    def drain(self, timeout: float | None = 5) -> None: ...
+    def poll(self) -> bool: ...
     def close(self) -> None: ...
     def __enter__(self) -> Connection: ...
     def __exit__(self, *exc: object) -> None: ...
@@ -71,8 +91,17 @@ def connect(
     user: str = "",
     password: str = "",
     token: str = "",
+    jwt: str = "",
+    nkey: str = "",
+    sign: Callable[[bytes], _Bytes] | None = None,
+    tls: _Tls = None,
     reconnect: bool = True,
-    timeout: float = 5,
+    base_delay: float = 100,
+    max_delay: float = 5000,
+    ping_interval: float = 60,
+    pending_size: int = 0,
+    on_idle: Callable[[], object] | None = None,
+    timeout: float | None = 5,
 ) -> Connection: ...
 def smartsend(
     subject: str,

@@ -29,6 +29,8 @@ def request(nc, subject, payload, timeout, headers):
 
 def unsubscribe(sub, limit):
     """See Subscription.unsubscribe."""
+    if type(limit) is not int or limit < 0:
+        raise fail(INVALID_ARGUMENT, "number", "limit", limit)
     nc = sub._nc
     if sub._sid not in nc._subs:
         sub._over = sub._over or not limit
@@ -41,10 +43,13 @@ def unsubscribe(sub, limit):
         line = "UNSUB %d\r\n" % sub._sid
     if not limit:
         sub._over = True
-        for i in range(len(nc._queue) - 1, -1, -1):
-            if nc._queue[i].sub is sub:
-                nc._queued -= nc._queue[i].cost()
-                nc._queue.pop(i).lost = True
+    # What is over the limit has come already: the last of those that wait.
+    over = sub._got - limit
+    for i in range(len(nc._queue) - 1, -1, -1):
+        if nc._queue[i].sub is sub and over > 0:
+            over -= 1
+            nc._queued -= nc._queue[i].cost()
+            nc._queue.pop(i).lost = True
     if nc._stream and not nc._busy:
         try:
             nc._stream.write(line.encode())
@@ -77,7 +82,7 @@ def drain(nc, sids, timeout):
         while whole and nc._ponged < mark and not nc._unread and nc._queued < 4096:
             msg = nc._take()
             if msg:
-                nc._enqueue(msg)
+                msg.keep()
             elif nc._ponged >= mark:
                 break
             if passed(deadline) or (msg is None and not nc._pause(deadline)):

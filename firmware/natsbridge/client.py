@@ -21,7 +21,7 @@ from .errors import (
     drop,
     fail,
 )
-from .protocol import MAX_LINE, check_subject, flat, parse_msg
+from .protocol import MAX_LINE, check_subject, flat
 from .stream import passed, until
 
 _SMALL = const(2048)  # bytes of a message that is taken whole
@@ -52,16 +52,17 @@ class Connection:
         self.max_payload = 0
         self.connected = False
         self.pending = 0
-        self.tls = options["tls"]
+        self.tls = None
         self.idle = None  # on_idle, kept from using the connection
         self._options = options  # for greet
-        self._every = options["ping_interval"]
+        self._every = 0  # ms without a word after which the server is asked for one
         self._stream = None
         self._reader = None
         self._dialer = None  # makes a connection, or another one
         self._deadline = None  # of what is done with the connection: see bound
         self._closed = False
         self._busy = False  # in the middle of a message that is being written, or in on_idle
+        self._msg = None  # the class, once there is a subscription
         self._subs = {}
         self._sid = 0
         self._queue = []
@@ -222,8 +223,11 @@ class Connection:
             except OSError as e:
                 why = e
             except BaseException:
-                # A message was begun and can't be finished: only a new connection is clean.
+                # A message was begun and can't be finished: only a new connection is clean. This
+                # one ends in order: what went before arrives, and no server has to be spared.
+                self._dirty = False
                 self._drop("source")
+                self._options["hold"] = time.ticks_ms()
                 raise
             finally:
                 self._busy = False
@@ -250,13 +254,14 @@ class Connection:
             while self._ponged < mark:
                 msg = self._take()
                 if msg:
-                    self._enqueue(msg)
+                    msg.keep()
                 elif self._ponged == mark:
                     break
                 if passed(deadline) or (msg is None and not self._pause(deadline)):
                     raise OSError("no PONG within %s s" % timeout)
             self._dirty = False
         except (OSError, ValueError) as e:
+            self._dirty = False  # that is told now
             self._fail(e, "flushing")
         stream.deadline = self._deadline
         if self._error or self._lost:
@@ -273,6 +278,9 @@ class Connection:
             check_subject(queue, True)
         stream = self._ready(until(self._options["timeout"]))
         self._sid += 1
+        from .subscription import Msg, Subscription
+
+        self._msg = Msg
         sub = Subscription(self, self._sid, subject, queue)
         try:
             stream.write(("SUB %s %s %d\r\n" % (subject, queue, self._sid)).encode())
@@ -289,42 +297,9 @@ class Connection:
         `timeout`, or the server refused a subscription; PAYLOAD_TOO_LARGE once after messages were
         dropped because the queue was full.
         """
-        return self._next(None, timeout)
+        from .subscription import take
 
-    def _next(self, sub, timeout):
-        deadline = until(timeout)
-        while True:
-            queue = self._queue
-            for i in range(len(queue)):
-                if sub is None or queue[i].sub is sub:
-                    msg = queue.pop(i)
-                    self._queued -= msg.cost()
-                    return msg
-            if self._trouble or self._drained or (sub and sub._sid not in self._subs):
-                from .calls import ended
-
-                if ended(self, sub):
-                    return None
-            if self._stream is None or self._busy or self._dialer or self.pending:
-                if self._ready(deadline, timeout is None or timeout > 0) is None:
-                    return None
-            try:
-                msg = self._take()
-                if msg is None:
-                    if not self._pause(deadline):
-                        return None
-                    continue
-            except (OSError, ValueError) as e:
-                if not self._options["reconnect"]:
-                    self._fail(e, "waiting for a message")
-                self._drop(e)
-                continue
-            if msg:
-                if sub is None or msg.sub is sub:
-                    return msg
-                self._enqueue(msg)
-            if deadline is not None and time.ticks_diff(time.ticks_ms(), deadline) > _LATE:
-                return None
+        return take(self, None, timeout)
 
     def request(self, subject, payload, timeout=5, headers=None):
         """Publish `payload` and return the first answer, or None after `timeout` s.
@@ -372,7 +347,7 @@ class Connection:
                     self._pause(time.ticks_ms())
                     break
                 if msg:
-                    self._enqueue(msg)
+                    msg.keep()
             self._stream.post()
         except (OSError, ValueError) as e:
             self._drop(e)  # the next call connects again, or says that it can't
@@ -397,17 +372,6 @@ class Connection:
         got = self._stream.wait(due)
         self._seen = time.ticks_ms()
         return got or not passed(deadline)
-
-    def _enqueue(self, msg):
-        cost = msg.cost()
-        if self._queued + cost > _QUEUE:
-            msg.lost = True
-            if not msg.sub._dropped:
-                self._trouble.append(msg.sub)
-            msg.sub._dropped += 1
-        else:
-            self._queue.append(msg)
-            self._queued += cost
 
     def _take(self):
         """The next message out of what has arrived; None if more must arrive first, False if more
@@ -443,7 +407,9 @@ class Connection:
                 else:
                     if not line.startswith(b"MSG ") and not self._control(line):
                         return False
-                    self._head = msg = Msg(self, line)
+                    if not self._msg:
+                        raise Malformed("nobody asked")
+                    self._head = msg = self._msg(self, line)
                     sub = msg.sub
                     if sub:
                         sub._got += 1
@@ -473,178 +439,3 @@ class Connection:
             told(self, line)
             told = None
             drop("news")
-
-
-class Subscription:
-    """Messages on `subject`. Iterate over it, or call next()."""
-
-    _got = 0  # messages that came
-    _limit = 0  # messages after which it ends, 0 for never
-    _dropped = 0
-    _error = ""  # what the server says against it
-    _over = False  # by unsubscribe()
-
-    def __init__(self, connection, sid, subject, queue):
-        self.subject = subject
-        self.queue = queue
-        self._nc = connection
-        self._sid = sid
-
-    def next(self, timeout=None):
-        """The next message, or None after `timeout` s (None: for ever), or when the subscription
-        has ended by itself; see Connection.next."""
-        return self._nc._next(self, timeout)
-
-    def unsubscribe(self, limit=0):
-        """End the subscription; what waits for it in the queue is dropped. With `limit`, let it
-        end by itself after so many messages in all, counted from its start."""
-        from .calls import unsubscribe
-
-        unsubscribe(self, limit)
-
-    def drain(self):
-        """Let the subscription end in order: what the server has sent can still be taken."""
-        from .calls import drain
-
-        drain(self._nc, (self._sid,), None)
-
-    def __iter__(self):
-        return self
-
-    def __next__(self):
-        msg = None if self._over or self._nc._closed else self.next()
-        if msg is None:
-            raise StopIteration
-        return msg
-
-    __enter__ = __iter__
-
-    def __exit__(self, *exc):
-        self.unsubscribe()
-
-
-class Msg:
-    """A message: subject, reply, data, and len() in bytes. With headers: headers (a dict), and
-    status and description where the server sent it, as 503, nobody listens.
-
-    A large one is still on the socket: use it (data, readinto, smartreceive) before anything else
-    is asked of its connection.
-    """
-
-    headers = None
-    status = 0
-    description = ""
-    lost = False  # another call read past the body, or the connection broke
-    at = 0
-    _data = None
-
-    def __init__(self, connection, line):
-        self.subject, sid, self.reply, self.header_size, size = parse_msg(line)
-        self.connection = connection
-        self.sub = connection._subs.get(sid)
-        self.size = size - self.header_size
-        # Bytes on the socket, with the line end, when it is delivered.
-        self.left = self.size + 2 if size > _SMALL else 0
-
-    def __len__(self):
-        return self.size
-
-    def __bool__(self):
-        return True  # also when it is empty
-
-    def cost(self):
-        """Bytes of heap that it costs to have it wait."""
-        return _OVERHEAD + len(self._data or b"")
-
-    @property
-    def data(self):
-        """The whole payload, bytes-like.
-
-        Raises INVALID_ARGUMENT if it is no longer there, PAYLOAD_TOO_LARGE if the heap can't
-        hold it.
-        """
-        if self._data is None:
-            size = self.size
-            self.rewind()
-            try:
-                data = memoryview(bytearray(size))
-            except MemoryError:
-                raise fail(PAYLOAD_TOO_LARGE, "msg-heap", size, size=size)
-            at = 0
-            while at < size:
-                at += self.readinto(data[at:], size - at)
-            self._data = data
-        return self._data
-
-    def rewind(self):
-        """Start readinto() at the first byte. Raises INVALID_ARGUMENT where that is gone."""
-        self.at = 0
-        if self._data is None and (self.lost or self.left != self.size + 2):
-            raise fail(INVALID_ARGUMENT, "msg-gone", self.subject)
-
-    def readinto(self, buf, n):
-        """Read the next 1 to `n` bytes of the payload into `buf`: their number, 0 at its end."""
-        if self._data is not None:
-            n = min(n, self.size - self.at)
-            buf[:n] = memoryview(self._data)[self.at : self.at + n]
-            self.at += n
-            return n
-        if self.lost:
-            self.rewind()  # raises
-        if not self.left:
-            return 0
-        nc = self.connection
-        reader = nc._reader
-        n = min(n, self.left - 2)
-        try:
-            if n:
-                n = reader.readinto(buf, n)
-                if not n:
-                    raise EOFError
-                self.left -= n
-            if self.left == 2:
-                # The line end too, so that nothing half-read stays on the socket.
-                if reader.readline(2):
-                    raise Malformed("no line end")
-                self.left = 0
-                nc._unread = None
-            return n
-        except (OSError, EOFError, ValueError) as e:
-            nc._fail(e, "a message was read")
-
-    def fill(self, reader):
-        """For the connection: take what has arrived of a small message, or of a large one's
-        headers. -1 when that is all, else as Reader.readinto."""
-        head = self.header_size
-        body = self._data
-        at = reader.pos
-        end = at + self.size
-        if body is None and not (head or self.left) and end + 1 < reader.end:
-            reader.pos = end + 2
-            self._data = bytes(reader.view[at:end])
-            body = reader.view[end : end + 2]
-        else:
-            size = head if self.left else head + self.size + 2
-            if size > _SMALL + 2:  # more headers than are kept
-                n = reader.skip(size - self.at, False)
-                body = b"\r\n"
-            elif size:
-                if body is None:
-                    body = self._data = memoryview(bytearray(size))
-                n = reader.readinto(body[self.at :], size - self.at, False)
-            else:
-                return -1
-            if n:
-                self.at += n
-            if self.at < size:
-                return n
-            self.at = 0
-            self._data = None if self.left else bytes(body[head:-2])
-            if head and size <= _SMALL + 2:
-                from .headers import unpack
-
-                unpack(self, bytes(body[:head]))
-            body = body[-2:]
-        if not self.left and body != b"\r\n":
-            raise Malformed("no line end")
-        return -1

@@ -54,10 +54,17 @@ def connect(
         servers = [servers]
     if not servers:
         raise fail(INVALID_ARGUMENT, "servers")
-    if (jwt or nkey) and not sign:
+    if not (isinstance(jwt, str) and isinstance(nkey, str)) or callable(sign) != bool(jwt or nkey):
         raise fail(INVALID_ARGUMENT, "sign")
-    servers = [parse_server(s, user, password, token, bool(tls)) for s in servers]
-    if tls or any([s[5] for s in servers]):
+    for value in (base_delay, max_delay, ping_interval):
+        if type(value) not in (int, float) or value < 0:
+            raise fail(INVALID_ARGUMENT, "number", "a delay or interval", value)
+    if type(pending_size) is not int or pending_size < 0:
+        raise fail(INVALID_ARGUMENT, "number", "pending_size", pending_size)
+    who = {"lang": "micropython", "name": name, "jwt": jwt, "nkey": nkey}
+    who.update({"user": user, "pass": password, "auth_token": token})
+    servers = [parse_server(s, who, bool(tls)) for s in servers]
+    if tls or any(s[3] for s in servers):
         from .tls import context
 
         context(tls)  # raises if it is not enough
@@ -74,22 +81,20 @@ def connect(
             "servers": servers,
             "found": [],  # servers that INFO named
             "server": None,  # the last one
-            "jwt": jwt,
-            "nkey": nkey,
             "sign": sign,
-            "tls": tls,
             "reconnect": reconnect,
-            "base_delay": base_delay,
-            "max_delay": max_delay,
-            "ping_interval": int(ping_interval * 1000) or 1 << 28,
+            "base_delay": int(base_delay),
+            "max_delay": int(max_delay),
             "pending_size": pending_size,
             "timeout": timeout,
-            "delay": base_delay,
+            "delay": int(base_delay),
             "hold": None,  # ticks_ms until which no server is asked
             "queue": [],  # what was published while disconnected
             "why": "",  # what the servers said in the last round
         },
     )
+    nc.tls = tls
+    nc._every = int(ping_interval * 1000) or 1 << 28
     if on_idle:
         nc.idle = _guarded(nc, on_idle)
     try:
@@ -115,9 +120,9 @@ def _guarded(nc, on_idle):
     return idle
 
 
-def parse_server(url, user, password, token, secure):
-    """(host, port, user, password, token, secure, host) of
-    ``[nats://|tls://][user:password@|token@]host[:port]``."""
+def parse_server(url, who, secure):
+    """(host, port, who, secure, host) of ``[nats://|tls://][user:password@|token@]host[:port]``;
+    `who` is what CONNECT says of us, as far as the URL does not."""
     scheme, mark, rest = url.partition("://")
     if not mark:
         rest = url
@@ -125,11 +130,12 @@ def parse_server(url, user, password, token, secure):
         secure = True
     elif scheme != "nats":
         raise fail(INVALID_ARGUMENT, "scheme", scheme)
-    who, mark, host = rest.rpartition("@")
-    if ":" in who:
-        user, _, password = who.partition(":")
+    login, mark, host = rest.rpartition("@")
+    who = {key: who[key] for key in who if who[key]}
+    if ":" in login:
+        who["user"], _, who["pass"] = login.partition(":")
     elif mark:
-        token = who
+        who["auth_token"] = login
     host = host.rstrip("/")
     if ":" in host and not host.endswith("]"):
         host, _, port = host.rpartition(":")
@@ -138,4 +144,4 @@ def parse_server(url, user, password, token, secure):
     host = host.strip("[]")
     if not host or not port.isdigit():
         raise fail(INVALID_ARGUMENT, "server", url.rpartition("@")[2])
-    return host, int(port), user, password, token, secure, host
+    return host, int(port), who, secure, host

@@ -21,7 +21,7 @@ INVALID_ARGUMENT = "INVALID_ARGUMENT"
 
 _RESERVE = const(8192)  # bytes of free heap that any step can do with, its code loaded
 _TEXTS = const(9216)  # bytes of free heap that texts.py needs
-_ALWAYS = ("client", "errors", "log", "payload", "protocol", "stream")
+_ALWAYS = ("client", "errors", "log", "payload", "protocol", "stream", "subscription")
 
 working = 0  # calls of smartsend and smartreceive that have begun and not ended
 

@@ -15,23 +15,20 @@ from binascii import b2a_base64
 from micropython import const
 
 from . import __version__
-from .errors import INVALID_ARGUMENT, NATS_CONNECTION_FAILED, NATSBridgeError, drop, fail
+from .errors import NATS_CONNECTION_FAILED, NATSBridgeError, drop, fail
 from .news import parse_info, take_info
 from .protocol import MAX_LINE
 from .stream import Reader, Stream, passed, until
 from .tcp import connecting
 
 _LEAST = const(1)  # s that each server gets, however many there are
+_MOST = const(10)  # s, where connect was given no timeout
 _NAP = const(20)  # ms
 
 
 def tend(nc, deadline, wait):
     """Take steps towards a connection: with `wait` until it is there, or until `deadline` or the
     connection's own has passed; without it, one. Where there is one, and it moves: one."""
-    if nc._deadline is not None and (
-        deadline is None or time.ticks_diff(nc._deadline, deadline) < 0
-    ):
-        deadline = nc._deadline
     while True:
         dialer = nc._dialer
         if dialer is None:
@@ -51,7 +48,7 @@ def tend(nc, deadline, wait):
                 raise
         if nc._stream or not wait:
             return
-        if passed(deadline):
+        if passed(deadline) or passed(nc._deadline):
             why = nc._options["why"]
             if dialer.stream:
                 why += "; %s:%d no answer in time" % dialer.server[:2]
@@ -108,7 +105,8 @@ class Dialer:
                     continue
                 self.server = server
                 self.denied = False
-                end = until(max(_LEAST, options["timeout"] / len(servers)))
+                end = options["timeout"]
+                end = until(_MOST if end is None else max(_LEAST, end / len(servers)))
                 try:
                     for flag in self._greet(server):
                         if flag >= 0 and passed(end):
@@ -138,46 +136,39 @@ class Dialer:
     def _greet(self, server):
         nc = self.nc
         options = nc._options
-        host, port, user, password, token, secure, name = server
+        host, port, who, secure, name = server
         self.stream = stream = Stream(None, 0, None, nc.idle)
         yield from connecting(stream, host, port)
         reader = Reader(stream, 512)
         early = secure and isinstance(nc.tls, dict) and nc.tls.get("handshake_first")
-        if early:
-            _tls(stream, nc.tls, name)
-        info = parse_info((yield from _line(reader)))
-        required = info.get("tls_required")
-        if not early and (secure or required):
+        info = None if early else parse_info((yield from _line(reader)))
+        if early or secure or info.get("tls_required"):
             # Whoever took that out of INFO gets no credentials, nor can slip in what comes next.
-            if not required and not info.get("tls_available"):
+            if not (early or info.get("tls_required") or info.get("tls_available")):
                 raise ValueError("offers no TLS, which was asked for")
             if reader.pos != reader.end:
                 raise ValueError("goes on before TLS")
-            _tls(stream, nc.tls, name)
+            from .tls import Handshake
+
+            Handshake(stream, nc.tls, name)
             secure = True
-            info.pop("connect_urls", None)  # it comes again, behind TLS
+            if early:
+                info = parse_info((yield from _line(reader)))
+            else:
+                info.pop("connect_urls", None)  # it comes again, behind TLS
+        if options["sign"] and info.get("nonce"):
+            sig = options["sign"](info["nonce"].encode())
+            if not isinstance(sig, (bytes, bytearray)):
+                raise ValueError("sign gave no signature")
+            sig = str(b2a_base64(sig), "utf-8")
+            who = dict(who)
+            who["sig"] = sig.rstrip("=\n").replace("+", "-").replace("/", "_")
         # verbose and pedantic must be stated: left out, the server takes them as true.
-        hello = {
-            "verbose": False,
-            "pedantic": False,
-            "lang": "micropython",
-            "version": __version__,
-            "protocol": 1,
-            "headers": True,
-            "no_responders": True,
-            "tls_required": bool(secure),
-        }
-        jwt = options["jwt"]
-        nkey = options["nkey"]
-        fields = ("name", nc.name, "user", user, "pass", password, "auth_token", token)
-        fields += ("jwt", jwt, "nkey", nkey)
-        for i in range(0, len(fields), 2):
-            if fields[i + 1]:
-                hello[fields[i]] = fields[i + 1]
-        if (jwt or nkey) and info.get("nonce"):
-            sig = str(b2a_base64(options["sign"](info["nonce"].encode())), "utf-8")
-            hello["sig"] = sig.rstrip("=\n").replace("+", "-").replace("/", "_")
-        yield from _write(stream, ("CONNECT %s\r\nPING\r\n" % json.dumps(hello)).encode())
+        hello = (
+            'CONNECT {"verbose":false,"pedantic":false,"version":"%s",'
+            '"protocol":1,"headers":true,"no_responders":true,"tls_required":%s,%s\r\nPING\r\n'
+        ) % (__version__, "true" if secure else "false", json.dumps(who)[1:])
+        yield from _write(stream, hello.encode())
         while True:
             line = yield from _line(reader)
             op = line[:4].upper()
@@ -237,12 +228,6 @@ class Dialer:
         options["server"] = server
         stream.deadline = nc._deadline
         take_info(nc, info)
-
-
-def _tls(stream, options, name):
-    from .tls import Handshake
-
-    Handshake(stream, options, name)
 
 
 def _line(reader):

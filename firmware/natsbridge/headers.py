@@ -1,12 +1,14 @@
 """Message headers: ``NATS/1.0``, and lines as in HTTP."""
 
-from .errors import INVALID_ARGUMENT, NATS_CONNECTION_FAILED, Malformed, fail
+from .errors import INVALID_ARGUMENT, NATS_CONNECTION_FAILED, fail
 
 
 def pack(nc, subject, reply, headers, size):
     """(what is written before a payload of `size` bytes, the size of both)."""
     if not nc._options["headers"]:
         raise fail(NATS_CONNECTION_FAILED, "headers", nc.url)
+    if not isinstance(headers, dict):
+        raise fail(INVALID_ARGUMENT, "header", headers, "")
     lines = ["NATS/1.0"]
     for name in headers:
         value = headers[name]
@@ -26,17 +28,19 @@ def pack(nc, subject, reply, headers, size):
 
 
 def unpack(msg, block):
-    """Give `msg` what is in its headers. Of a name that stands twice the last counts."""
+    """Give `msg` what is in its headers. Of a name that stands twice the last counts; what is
+    malformed costs no message."""
     if not block.startswith(b"NATS/1.0"):
         return
-    lines = str(block, "utf-8").split("\r\n")
+    msg.headers = {}
+    try:
+        lines = str(block, "utf-8").split("\r\n")
+    except UnicodeError:
+        lines = "".join(chr(c) if c < 128 else "\ufffd" for c in block).split("\r\n")
     status = lines.pop(0)[8:].strip()
-    if status:
-        if not status[:3].isdigit() or status[3:4].strip():
-            raise Malformed("malformed status %r" % status)
+    if status[:3].isdigit() and not status[3:4].strip():
         msg.status = int(status[:3])
         msg.description = status[3:].strip()
-    msg.headers = {}
     for line in lines:
         name, mark, value = line.partition(":")
         if mark:

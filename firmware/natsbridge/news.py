@@ -38,14 +38,14 @@ def take_info(nc, info):
             if not isinstance(url, str) or len(url) > _URL or "@" in url:
                 continue
             try:
-                host, port = parse_server(url, "", "", "", False)[:2]
+                host, port = parse_server(url, {}, False)[:2]
             except NATSBridgeError:
                 continue
             # They get the credentials of the server that named them, and no less TLS. An address
             # has a certificate for its cluster's name.
             secure = nc.url[:3] == "tls"
             bare = ":" in host or host.replace(".", "").isdigit()
-            server = (host, port) + me[2:5] + (secure, me[6] if bare else host)
+            server = host, port, me[2], secure, me[4] if bare else host
             if (host, port) not in [s[:2] for s in options["servers"]]:
                 found.append(server)
         options["found"] = found

@@ -1,11 +1,11 @@
 """smartreceive: the envelope first, whatever its size, then the links."""
 
 from . import errors
-from .client import Msg
 from .errors import INVALID_ARGUMENT, NATSBridgeError, fail
 from .log import trace
 from .sink import Sink
 from .stream import until
+from .subscription import Msg
 
 
 def smartreceive(

@@ -101,8 +101,10 @@ class Target:
         if self.memory:
             self.data[self.at : self.at + n] = data
             self.at += n
-        elif self.data.write(data) not in (n, None):
-            raise OSError(28)  # ENOSPC, which not every port's errno has
+        else:
+            took = self.data.write(data)  # compared one by one: a tuple would be built each time
+            if took != n and took is not None:
+                raise OSError(28)  # ENOSPC, which not every port's errno has
 
     def rewind(self):
         """Start again: False if it can't, as a user's stream."""

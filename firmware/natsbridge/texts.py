@@ -31,6 +31,7 @@ metadata: metadata must be a dict of JSON values, at most 4096 bytes of them
 msg: smartreceive takes a Msg, as next() returns it, not %r
 msg-gone: the message on %s is no longer there: it was read already, or another call read past it; \
 use a large message before the next call
+number: %s must be a number, 0 or more, not %r
 payloads: data must be a list of at most 64 payloads (dataname, value, payload_type)
 rewind: a source can't be read again: %s; pass bytes or a seekable file
 scheme: the server's URL begins with %s://; this version connects to nats:// and tls://

@@ -40,6 +40,8 @@ class Context:
         cert = options.get("cert")
         self.hostname = options.get("hostname")
         self.context = None
+        if bool(cert) != bool(options.get("key")):
+            raise fail(INVALID_ARGUMENT, "tls-file", "cert and key go together")
         if verify and not ca:
             raise fail(INVALID_ARGUMENT, "tls-ca")
         try:

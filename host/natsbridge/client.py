@@ -360,7 +360,7 @@ class Connection:
             return None
         except (nats.errors.Error, OSError) as e:
             raise self._failed(f"a request to {subject!r}", e) from e
-        return Msg.of(answer, self)
+        return Msg._of(answer, self)
 
     async def flush(self, timeout: float | None = 5) -> None:
         """Wait until the server has taken all that was published.

@@ -61,7 +61,7 @@ class Msg:
         self._connection = connection
 
     @classmethod
-    def of(cls, msg: NatsMsg, connection: Connection) -> Msg:
+    def _of(cls, msg: NatsMsg, connection: Connection) -> Msg:
         """Return a message as nats-py has it as one of ours."""
         if not isinstance(msg, Arrival):
             return cls(msg.subject, msg.reply, msg.data, msg.headers, connection=connection)
@@ -164,7 +164,7 @@ class Subscription:
                 {"dropped": first.count},
             )
         self._bytes -= len(first.data)
-        return Msg.of(first, self._connection)
+        return Msg._of(first, self._connection)
 
     async def next(self, timeout: float | None = None) -> Msg | None:
         """Return the next message, or None when none came within `timeout` seconds.

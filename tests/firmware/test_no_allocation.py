@@ -57,6 +57,8 @@ def growths(
     [
         ("direct-out", "base64 out"),
         ("link-out", None),
+        ("direct-in", "base64 in"),
+        ("link-in", None),
     ],
 )
 def test_a_chunk_takes_no_heap_but_a_base64_result(

@@ -31,6 +31,7 @@ foreign = load_firmware("foreign")
 jsonpull = load_firmware("jsonpull")
 nack = load_firmware("nack")
 protocol = load_firmware("protocol")
+subscription = load_firmware("subscription")
 reader = load_firmware("reader")
 sink = load_firmware("sink")
 stream = load_firmware("stream")
@@ -390,13 +391,13 @@ def test_the_lines_of_messages_are_understood(
     least, most = sorted(sizes)
     sizes_text = f"{least} {most}" if headers else f"{most}"
     line = f"{'HMSG' if headers else 'MSG'} {subject} {sid} {reply} {sizes_text}".encode()
-    assert protocol.parse_msg(line) == (subject, sid, reply, least if headers else 0, most)
+    assert subscription.parse_msg(line) == (subject, sid, reply, least if headers else 0, most)
 
 
 @given(line=st.lists(st.sampled_from([b"a", b"1", b"-1", b"1.5", b"99999999999", b"\xff", b""])))
 def test_other_lines_are_refused_and_nothing_else_happens(line: list[bytes]) -> None:
     try:
-        _, sid, _, header_size, size = protocol.parse_msg(b" ".join([b"MSG", *line]))
+        _, sid, _, header_size, size = subscription.parse_msg(b" ".join([b"MSG", *line]))
     except ValueError:
         return
     assert sid >= 0

@@ -96,12 +96,15 @@ print(nc.url)
 nc.publish("a", b"1")
 print(data(sub.next(2)))
 """
-    with NatsServer(tmp_path) as first, NatsServer(tmp_path) as second:
-        with Board(script, first.url, second.url) as board:
-            assert board.line() == f"{first.url} True"
-            first.stop()
-            board.say()
-            assert board.rest() == ["None True", second.url, "1"]
+    with (
+        NatsServer(tmp_path) as first,
+        NatsServer(tmp_path) as second,
+        Board(script, first.url, second.url) as board,
+    ):
+        assert board.line() == f"{first.url} True"
+        first.stop()
+        board.say()
+        assert board.rest() == ["None True", second.url, "1"]
 
 
 def test_servers_that_info_names_are_used(tmp_path: Path) -> None:
@@ -146,14 +149,15 @@ def test_servers_that_info_names_are_bounded_and_checked() -> None:
 nc = natsbridge.connect(sys.argv[1], token="t")
 nc.next(0.1)
 print(["%s:%d" % s[:2] for s in nc._options["found"]])
-print(nc._options["found"][0][2:])
+who, *rest = nc._options["found"][0][2:]
+print(who["auth_token"], rest)
 """
     with play(talk) as broker:
         names, rest = run(script, broker.url)
     assert "[::1]" not in names
     assert names.startswith("['::1:4222', '10.0.0.0:4222', '10.0.0.1:4222'")
     assert len(names.split(",")) <= 8
-    assert rest == "('', '', 't', False, '127.0.0.1')"
+    assert rest == "t [False, '127.0.0.1']"
 
 
 @pytest.mark.parametrize("how", ["next", "poll"])
@@ -632,6 +636,7 @@ def test_a_message_over_the_limit_of_a_lying_server_says_so(tmp_path: Path) -> N
 nc = natsbridge.connect(sys.argv[1])
 print(nc.max_payload, code(nc.publish, "a", bytes(1001)))
 print(code(nc.publish, "a", bytes(990), headers={"a": "b"}))
+nc.flush()  # a second INFO follows the first PONG
 nc.max_payload = 1 << 20
 nc.publish("a", bytes(2000))
 print(code(nc.flush))
@@ -680,7 +685,7 @@ print([data(msg) for msg in past])
             assert board.rest() == [
                 "['2', '3']",
                 "None ['2', '3', '4'] 1",
-                "['0', '1', '2', '3']",
+                "['0', '1']",
             ]
     finally:
         server.stop()
@@ -837,8 +842,8 @@ worst = 0
 for _ in range(100):
     ms, got = took(nc.poll)
     worst = max(worst, ms)
-    while code(nc.next, 0):
-        pass
+    for _ in range(20):
+        code(nc.next, 0)
 print(worst < 50 or worst)
 """
     with NatsServer(tmp_path) as server, Board(script, server.url) as board:

@@ -1,22 +1,16 @@
 """tls and signed logins: nothing is said to a server that has not proved who it is."""
 
 import asyncio
-import base64
-import binascii
-import json
 import ssl
-import struct
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import trustme
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 import natsbridge
+from certificates import Certificates, NKey
 from conftest import NatsServer
 from natsbridge import sync
 from natsbridge.errors import NATSBridgeError
@@ -32,56 +26,33 @@ async def failure(work: Awaitable[Any]) -> NATSBridgeError:
     return e.value
 
 
-def contents(path: str) -> bytes:
-    return Path(path).read_bytes()
-
-
-class Authority:
-    """A certificate authority, in files."""
-
-    def __init__(self, folder: Path, name: str) -> None:
-        self.folder = folder / name
-        self.folder.mkdir()
-        self.authority = trustme.CA()
-        self.ca = str(self.folder / "ca.pem")
-        self.authority.cert_pem.write_to_path(self.ca)
-
-    def issue(self, host: str) -> tuple[str, str]:
-        """The paths of a certificate and of its key."""
-        issued = self.authority.issue_cert(host)
-        paths = self.folder / f"{host}.pem", self.folder / f"{host}.key"
-        issued.cert_chain_pems[0].write_to_path(paths[0])
-        issued.private_key_pem.write_to_path(paths[1])
-        return str(paths[0]), str(paths[1])
+def contents(path: Path) -> bytes:
+    return path.read_bytes()
 
 
 @pytest.fixture(scope="module")
-def ours(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """The authority that signs the servers of these tests."""
-    return Authority(tmp_path_factory.mktemp("tls"), "ours")
+def ours(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """Those of the servers of these tests."""
+    return Certificates(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture(scope="module")
-def other(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """Another one."""
-    return Authority(tmp_path_factory.mktemp("tls"), "other")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """Those of somebody else."""
+    return Certificates(tmp_path_factory.mktemp("tls"))
 
 
-def serve(folder: Path, authority: Authority, host: str, *options: str) -> NatsServer:
-    """A server with a certificate for `host`, and these lines in its tls block."""
-    cert, key = authority.issue(host)
+def serve(folder: Path, certificates: Certificates, *options: str, beside: str = "") -> NatsServer:
+    """A server with these options in its tls block, and `beside` it."""
     config = folder / "tls.conf"
-    lines = [f'cert_file: "{cert}"', f'key_file: "{key}"', *options]
-    outside = [o for o in lines if o.startswith("allow_non_tls")]
-    inside = "\n".join(o for o in lines if o not in outside)
-    config.write_text("\n".join([f"tls {{\n{inside}\n}}", *outside]))
+    config.write_text(certificates.nats(*options) + beside)
     return NatsServer(folder, "-c", str(config))
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, ours: Authority) -> Iterator[NatsServer]:
-    """A server with TLS, for 127.0.0.1."""
-    with serve(tmp_path_factory.mktemp("nats"), ours, "127.0.0.1") as server:
+def server(tmp_path_factory: pytest.TempPathFactory, ours: Certificates) -> Iterator[NatsServer]:
+    """A server with TLS."""
+    with serve(tmp_path_factory.mktemp("nats"), ours) as server:
         yield server
 
 
@@ -97,9 +68,9 @@ async def talk(url: str, **options: Any) -> None:
 
 @pytest.mark.asyncio
 class TestTls:
-    async def test_a_file_bytes_or_a_context(self, server: NatsServer, ours: Authority) -> None:
+    async def test_a_file_bytes_or_a_context(self, server: NatsServer, ours: Certificates) -> None:
         await talk(server.url, tls={"ca": ours.ca})
-        await talk(server.url.replace("nats://", "tls://"), tls={"ca": Path(ours.ca)})
+        await talk(server.url.replace("nats://", "tls://"), tls={"ca": str(ours.ca)})
         pem = contents(ours.ca)
         await talk(server.url, tls={"ca": pem, "verify": True})
         await talk(server.url, tls={"ca": pem.decode()})
@@ -110,7 +81,7 @@ class TestTls:
             assert nc.connected
         assert not nc.connected
 
-    async def test_the_synchronous_face(self, server: NatsServer, ours: Authority) -> None:
+    async def test_the_synchronous_face(self, server: NatsServer, ours: Certificates) -> None:
         options = {"ca": ours.ca}
         with sync.connect(server.url, tls=options) as nc:
             assert nc.tls is options
@@ -124,13 +95,14 @@ class TestTls:
         assert "certificate" in e.message
         assert "tls['ca']" in e.message
 
-    async def test_the_wrong_authority(self, server: NatsServer, other: Authority) -> None:
+    async def test_the_wrong_authority(self, server: NatsServer, other: Certificates) -> None:
         e = await failure(natsbridge.connect(server.url, tls={"ca": other.ca}))
         assert e.code == "NATS_CONNECTION_FAILED"
         assert "certificate" in e.message
 
-    async def test_the_wrong_host_name(self, tmp_path: Path, ours: Authority) -> None:
-        with serve(tmp_path, ours, "broker.example") as server:
+    async def test_the_wrong_host_name(self, tmp_path: Path) -> None:
+        ours = Certificates(tmp_path, "broker.example")
+        with serve(tmp_path, ours) as server:
             e = await failure(natsbridge.connect(server.url, tls={"ca": ours.ca}))
             assert e.code == "NATS_CONNECTION_FAILED"
             assert "host name" in e.message
@@ -141,13 +113,15 @@ class TestTls:
     async def test_verification_can_be_turned_off(self, server: NatsServer) -> None:
         await talk(server.url, tls={"verify": False})
 
-    async def test_handshake_first(self, tmp_path: Path, ours: Authority) -> None:
-        with serve(tmp_path, ours, "127.0.0.1", "handshake_first: true") as server:
+    async def test_handshake_first(self, tmp_path: Path, ours: Certificates) -> None:
+        with serve(tmp_path, ours, "handshake_first: true") as server:
             await talk(server.url, tls={"ca": ours.ca, "handshake_first": True})
             e = await failure(natsbridge.connect(server.url, tls={"ca": ours.ca}, timeout=1))
             assert e.code == "NATS_CONNECTION_FAILED"
 
-    async def test_handshake_first_at_a_plain_server(self, nats_url: str, ours: Authority) -> None:
+    async def test_handshake_first_at_a_plain_server(
+        self, nats_url: str, ours: Certificates
+    ) -> None:
         tls = {"ca": ours.ca, "handshake_first": True}
         start = time.monotonic()
         e = await failure(natsbridge.connect(nats_url, tls=tls, timeout=3))
@@ -156,11 +130,10 @@ class TestTls:
         assert time.monotonic() - start < 2
 
     async def test_a_client_certificate(
-        self, tmp_path: Path, ours: Authority, other: Authority
+        self, tmp_path: Path, ours: Certificates, other: Certificates
     ) -> None:
-        wants = f'ca_file: "{ours.ca}"', "verify: true"
-        cert, key = ours.issue("device.example")
-        with serve(tmp_path, ours, "127.0.0.1", *wants) as server:
+        cert, key = ours.client, ours.client_key
+        with serve(tmp_path, ours, "verify: true") as server:
             await talk(server.url, tls={"ca": ours.ca, "cert": cert, "key": key})
             tls = {"ca": ours.ca, "cert": contents(cert), "key": contents(key)}
             await talk(server.url, tls=tls)
@@ -170,15 +143,14 @@ class TestTls:
             e = await failure(natsbridge.connect(server.url, tls={"ca": ours.ca}))
             assert e.code == "NATS_CONNECTION_FAILED"
             assert "certificate" in e.message
-            cert, key = other.issue("device.example")
-            tls = {"ca": ours.ca, "cert": cert, "key": key}
+            tls = {"ca": ours.ca, "cert": other.client, "key": other.client_key}
             e = await failure(natsbridge.connect(server.url, tls=tls))
             assert e.code == "NATS_CONNECTION_FAILED"
 
     async def test_where_tls_is_optional_a_demand_gets_it(
-        self, tmp_path: Path, ours: Authority
+        self, tmp_path: Path, ours: Certificates
     ) -> None:
-        with serve(tmp_path, ours, "127.0.0.1", "allow_non_tls: true") as server:
+        with serve(tmp_path, ours, beside="allow_non_tls: true") as server:
             await talk(server.url)
             await talk(server.url, tls={"ca": ours.ca})
             e = await failure(natsbridge.connect(server.url, tls=True))
@@ -199,8 +171,8 @@ class TestTls:
         assert "no TLS" in e.message
         assert not heard
 
-    async def test_it_holds_for_a_reconnect_too(self, tmp_path: Path, ours: Authority) -> None:
-        server = serve(tmp_path, ours, "127.0.0.1")
+    async def test_it_holds_for_a_reconnect_too(self, tmp_path: Path, ours: Certificates) -> None:
+        server = serve(tmp_path, ours)
         options: Any = {"tls": {"ca": ours.ca}, "base_delay": 20, "max_delay": 100}
         nc = await natsbridge.connect(server.url, timeout=1, **options)
         try:
@@ -217,16 +189,16 @@ class TestTls:
             await nc.close()
 
     async def test_nothing_is_logged_at_its_end(
-        self, tmp_path: Path, ours: Authority, caplog: pytest.LogCaptureFixture
+        self, tmp_path: Path, ours: Certificates, caplog: pytest.LogCaptureFixture
     ) -> None:
-        server = serve(tmp_path, ours, "127.0.0.1")
+        server = serve(tmp_path, ours)
         async with await natsbridge.connect(server.url, tls={"ca": ours.ca}, reconnect=False) as nc:
             server.stop()
             await failure(nc.next(2))
         assert not [record for record in caplog.records if record.name != "natsbridge"]
 
     async def test_nothing_stays_open_after_a_failed_handshake(
-        self, server: NatsServer, other: Authority, things: Callable[[], Any]
+        self, server: NatsServer, other: Certificates, things: Callable[[], Any]
     ) -> None:
         await failure(natsbridge.connect(server.url, tls={"ca": other.ca}))
         await asyncio.sleep(0.1)
@@ -267,12 +239,11 @@ class TestOptions:
         assert e.value.code == "INVALID_ARGUMENT"
         assert "tls" in e.value.message
 
-    def test_a_key_of_another_certificate(self, ours: Authority) -> None:
-        (cert, _), (_, key) = ours.issue("one.example"), ours.issue("two.example")
+    def test_a_key_of_another_certificate(self, ours: Certificates) -> None:
         with pytest.raises(NATSBridgeError, match="cert and key"):
-            check_tls({"cert": cert, "key": key})
+            check_tls({"cert": ours.client, "key": ours.server_key})
 
-    def test_defaults_verify(self, ours: Authority) -> None:
+    def test_defaults_verify(self, ours: Certificates) -> None:
         assert check_tls(None) is None
         for tls in (True, {}, {"verify": None}, {"ca": ours.ca}):
             options = check_tls(tls)
@@ -282,65 +253,57 @@ class TestOptions:
         assert len(options.context.get_ca_certs()) == 1  # and the system's not
 
 
-def nkey(key: Ed25519PrivateKey) -> str:
-    """The public key as NATS writes a user's."""
-    raw = bytes([20 << 3]) + key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
-    return base64.b32encode(raw + struct.pack("<H", binascii.crc_hqx(raw, 0))).decode().rstrip("=")
-
-
 @pytest.fixture(scope="module")
-def key() -> Ed25519PrivateKey:
+def key() -> NKey:
     """A user's key."""
-    return Ed25519PrivateKey.generate()
+    return NKey("user")
 
 
 @pytest.fixture
-def nkey_server(tmp_path: Path, key: Ed25519PrivateKey) -> Iterator[NatsServer]:
+def nkey_server(tmp_path: Path, key: NKey) -> Iterator[NatsServer]:
     """A server that takes this user alone."""
     config = tmp_path / "nkey.conf"
-    config.write_text(f"authorization {{ users = [ {{ nkey: {nkey(key)} }} ] }}")
+    config.write_text(f"authorization {{ users = [ {{ nkey: {key.public} }} ] }}")
     with NatsServer(tmp_path, "-c", str(config)) as server:
         yield server
 
 
 @pytest.mark.asyncio
 class TestSigned:
-    async def test_an_nkey(self, nkey_server: NatsServer, key: Ed25519PrivateKey) -> None:
+    async def test_an_nkey(self, nkey_server: NatsServer, key: NKey) -> None:
         nonces = []
 
         def sign(nonce: bytes) -> bytes:
             nonces.append(nonce)
             return key.sign(nonce)
 
-        await talk(nkey_server.url, nkey=nkey(key), sign=sign)
+        await talk(nkey_server.url, nkey=key.public, sign=sign)
         assert isinstance(nonces[0], bytes)
-        with sync.connect(nkey_server.url, nkey=nkey(key), sign=key.sign) as nc:
+        with sync.connect(nkey_server.url, nkey=key.public, sign=key.sign) as nc:
             nc.flush()
 
-    async def test_another_key(self, nkey_server: NatsServer, key: Ed25519PrivateKey) -> None:
-        wrong = Ed25519PrivateKey.generate()
+    async def test_another_key(self, nkey_server: NatsServer, key: NKey) -> None:
+        wrong = NKey("user")
         for options in (
             {},
-            {"nkey": nkey(wrong), "sign": wrong.sign},
-            {"nkey": nkey(key), "sign": wrong.sign},
+            {"nkey": wrong.public, "sign": wrong.sign},
+            {"nkey": key.public, "sign": wrong.sign},
         ):
             e = await failure(natsbridge.connect(nkey_server.url, **options))
             assert e.code == "NATS_CONNECTION_FAILED"
             assert "credentials" in e.message
 
-    async def test_a_signer_that_fails(
-        self, nkey_server: NatsServer, key: Ed25519PrivateKey
-    ) -> None:
+    async def test_a_signer_that_fails(self, nkey_server: NatsServer, key: NKey) -> None:
         def fails(nonce: bytes) -> bytes:
             raise OSError("the chip is gone")
 
         for sign, word in ((fails, "chip"), (lambda n: b"short", "64"), (lambda n: "x", "64")):
-            e = await failure(natsbridge.connect(nkey_server.url, nkey=nkey(key), sign=sign))  # type: ignore[arg-type]
+            e = await failure(natsbridge.connect(nkey_server.url, nkey=key.public, sign=sign))  # type: ignore[arg-type]
             assert e.code == "NATS_CONNECTION_FAILED"
             assert word in e.message
 
     async def test_it_signs_again_when_it_reconnects(
-        self, tmp_path: Path, nkey_server: NatsServer, key: Ed25519PrivateKey
+        self, tmp_path: Path, nkey_server: NatsServer, key: NKey
     ) -> None:
         asked = []
 
@@ -350,7 +313,7 @@ class TestSigned:
                 raise ValueError("once")
             return key.sign(nonce)
 
-        options: Any = {"nkey": nkey(key), "sign": sign, "base_delay": 20}
+        options: Any = {"nkey": key.public, "sign": sign, "base_delay": 20}
         async with await natsbridge.connect(nkey_server.url, **options) as nc:
             nkey_server.stop()
             await asyncio.sleep(0.1)
@@ -360,20 +323,22 @@ class TestSigned:
                 await nc.flush()
         assert len(set(asked)) == 3
 
-    async def test_a_jwt(self, fake_nats: FakeNats, key: Ed25519PrivateKey) -> None:
-        said: list[dict[str, Any]] = []
-
-        async def server(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            writer.write(b'INFO {"max_payload":1048576,"auth_required":true,"nonce":"abc"}\r\n')
-            said.append(json.loads((await reader.readline()).split(b" ", 1)[1]))
-            while await reader.readline():
-                writer.write(b"PONG\r\n")
-
-        url = await fake_nats(server)
-        async with await natsbridge.connect(url, jwt="head.body.sig", sign=key.sign):
-            pass
-        assert said[0]["jwt"] == "head.body.sig"
-        key.public_key().verify(base64.b64decode(said[0]["sig"]), b"abc")
+    async def test_a_jwt(self, tmp_path: Path, key: NKey) -> None:
+        operator, account = NKey("operator"), NKey("account")
+        limits = dict.fromkeys(("subs", "conn", "data", "payload", "leaf"), -1)
+        account_jwt = operator.jwt(account.public, "lab", {"type": "account", "limits": limits})
+        user = {"type": "user", "subs": -1, "data": -1, "payload": -1}
+        config = tmp_path / "jwt.conf"
+        config.write_text(
+            f"operator: {operator.jwt(operator.public, 'house', {'type': 'operator'})}\n"
+            f"resolver: MEMORY\nresolver_preload: {{ {account.public}: {account_jwt} }}\n"
+        )
+        jwt = account.jwt(key.public, "desk", user)
+        with NatsServer(tmp_path, "-c", str(config)) as server:
+            await talk(server.url, jwt=jwt, sign=key.sign)
+            await talk(server.url, jwt=jwt, nkey=key.public, sign=key.sign)
+            e = await failure(natsbridge.connect(server.url, jwt=jwt, sign=NKey("user").sign))
+            assert "credentials" in e.message
 
     @pytest.mark.parametrize(
         "options",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import contextlib
 import json
 import socket
@@ -14,10 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import trustme
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from certificates import Certificates, NKey
 from conftest import NatsServer
 from device import micropython
 from natsbridge import sync
@@ -104,8 +100,7 @@ class Responder:
 
     def __init__(self, nats_url: str) -> None:
         self.link = Link(nats_url)
-        self.key = Ed25519PrivateKey.generate()
-        self.nkey = public_nkey(self.key)
+        self.key = NKey("user")
         self._nc = sync.connect(nats_url)
         self._requests = self._nc.subscribe("interop.*")
         self._raw = socket.create_connection(("127.0.0.1", int(nats_url.rpartition(":")[2])))
@@ -136,25 +131,11 @@ class Responder:
         self._thread.join(10)
 
 
-def public_nkey(key: Ed25519PrivateKey) -> str:
-    """A user's public key as NATS writes it."""
-    raw = bytes([20 << 3]) + key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
-    check = binascii.crc_hqx(raw, 0).to_bytes(2, "little")
-    return base64.b32encode(raw + check).decode().rstrip("=")
-
-
-def secure_server(folder: Path, nkey: str) -> NatsServer:
-    """A broker with TLS, its CA in ca.pem, for one user."""
-    authority = trustme.CA()
-    issued = authority.issue_cert("127.0.0.1")
-    authority.cert_pem.write_to_path(str(folder / "ca.pem"))
-    issued.cert_chain_pems[0].write_to_path(str(folder / "cert.pem"))
-    issued.private_key_pem.write_to_path(str(folder / "key.pem"))
+def secure_server(folder: Path, certificates: Certificates, nkey: str) -> NatsServer:
+    """A broker with TLS for one user."""
     config = folder / "nats.conf"
-    config.write_text(
-        f"""tls {{ cert_file: "{folder}/cert.pem", key_file: "{folder}/key.pem" }}
-        authorization {{ users = [ {{ nkey: {nkey} }} ] }}"""
-    )
+    users = f"authorization {{ users = [ {{ nkey: {nkey} }} ] }}"
+    config.write_text(certificates.nats("timeout: 5") + users)
     return NatsServer(folder, "-c", str(config))
 
 
@@ -184,13 +165,14 @@ def results(
     """What the firmware and the host print, step by step."""
     responder = Responder(nats_url)
     folder = tmp_path_factory.mktemp("secure")
+    certificates = Certificates(folder)
     try:
-        with secure_server(folder, responder.nkey) as secure:
+        with secure_server(folder, certificates, responder.key.public) as secure:
             sides = [
                 steps(
                     side,
                     *(nats_url, file_url, str(tmp_path_factory.mktemp(side))),
-                    *(secure.url, str(folder / "ca.pem"), responder.nkey, responder.link.url),
+                    *(secure.url, str(certificates.ca), responder.key.public, responder.link.url),
                 )
                 for side in ("firmware", "host")
             ]

@@ -320,7 +320,10 @@ def test_a_jwt_with_its_nkey(tmp_path: Path) -> None:
     account_jwt = operator.jwt(
         account.public,
         "lab",
-        {"type": "account", "limits": {k: -1 for k in ("subs", "conn", "data", "payload", "leaf")}},
+        {
+            "type": "account",
+            "limits": dict.fromkeys(("subs", "conn", "data", "payload", "leaf"), -1),
+        },
     )
     user_jwt = account.jwt(
         user.public, "device", {"type": "user", "subs": -1, "data": -1, "payload": -1}
