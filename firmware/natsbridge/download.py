@@ -34,16 +34,16 @@ class Claims(Connection):
         super().__init__(fileserver_url, nc, deadline)
         self.correlation_id = env["correlation_id"]
         self.sink = sink
-        self.prefixes = [self.base]
+        self.prefixes = [self.base + "/"]
         for url in (allowed_urls,) if isinstance(allowed_urls, str) else allowed_urls:
-            self.prefixes.append(Connection(url, None, None).base)
+            self.prefixes.append(Connection(url, None, None).base + "/")
 
     def check(self, url):
         """Raise URL_NOT_ALLOWED if a payload's URL, or a redirection, leads elsewhere."""
         try:
             text = base(url) + "/"
             for prefix in self.prefixes:
-                if text.startswith(prefix + "/"):  # whole segments
+                if text.startswith(prefix):
                     return
         except ValueError:
             pass
@@ -53,7 +53,6 @@ class Claims(Connection):
 
     def fetch(self, item, handler, max_retries, base_delay, max_delay, on_progress, buf):
         """Fetch one payload into its target, through `buf` (1,024 bytes or more)."""
-        sink = self.sink
         self.dataname = name = item["dataname"]
         self.payload_type = item["payload_type"]
         self.url = item["data"]
@@ -67,14 +66,14 @@ class Claims(Connection):
         self.max_delay = max_delay
         self.on_progress = on_progress
         self.buf = memoryview(buf)[:_CHUNK]
-        trace(self.correlation_id, "GET %r %s" % (name, self.url))
+        trace(self.correlation_id, "%s %s: %s" % ("GET", name, self.url))
         target = None
         if handler:
             from .plik import download_by
 
             target = download_by(self, handler)
         if target is None:
-            self.target = target = sink.open(name, self.payload_type, size)
+            self.target = target = self.sink.open(name, self.payload_type, size)
             self.done = 0
             self.range = ""
             got = self.run()
@@ -104,13 +103,13 @@ class Claims(Connection):
         self.total = total = size
         if self.length is not None:
             self.total = total = at + self.length
-            self.fits(total, total)
+            self.fits(total, True)
         if self.target is None:
             from .plik import read_whole
 
             got = read_whole(self)
             at = len(got)
-            self.fits(at, None)
+            self.fits(at, False)
             self.hash.update(got)
         else:
             buf = self.buf
@@ -126,7 +125,7 @@ class Claims(Connection):
                 part = buf if n == _CHUNK else buf[:n]
                 at += n
                 if most is not None and at > most:
-                    self.fits(at, None)
+                    self.fits(at, False)
                 update(part)
                 try:
                     took = write(part)
@@ -146,8 +145,8 @@ class Claims(Connection):
         return got
 
     def fits(self, at, end):
-        """Raise if a body of `at` bytes or more, but at most `end`, can't be the right one."""
+        """Raise if a body of `at` bytes or more (`end`: and no more) can't be the right one."""
         self.sink.check(self.dataname, at)
         size = self.size
-        if size is not None and (at > size or end is not None and end < size):
+        if size is not None and (at > size or end and at < size):
             raise fail(INTEGRITY_ERROR, "size", self.dataname, at, size, url=self.url)

@@ -20,6 +20,7 @@ URL_NOT_ALLOWED = "URL_NOT_ALLOWED"
 INVALID_ARGUMENT = "INVALID_ARGUMENT"
 
 _RESERVE = const(8192)  # bytes of free heap that any step can do with, its code loaded
+_TEXTS = const(9216)  # bytes of free heap that texts.py needs
 _ALWAYS = ("client", "errors", "log", "payload", "protocol", "stream", "subscription")
 
 working = 0  # calls of smartsend and smartreceive that have begun and not ended
@@ -50,6 +51,8 @@ def fail(code, key, *values, **details):
     """The NATSBridgeError with the message that texts.py has for `key` under `code`."""
     gc.collect()
     try:
+        if gc.mem_free() < _TEXTS:  # an import that fails half-way can leave its heap taken
+            raise MemoryError
         from .texts import TEXTS
 
         text = TEXTS[code]

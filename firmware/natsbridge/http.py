@@ -93,8 +93,8 @@ def parse(url):
 
 def base(url):
     """`url` in one spelling, without a query or a final slash. Raises ValueError."""
-    url, path, _, _ = parse(url)
-    return url + path.split("?")[0].rstrip("/")
+    url = parse(url)
+    return url[0] + url[1].split("?")[0].rstrip("/")
 
 
 # An attempt that failed where another may not; its text is why. Nobody else raises it here, and a
@@ -124,9 +124,8 @@ class Connection(io.IOBase):
         self.deadline = deadline
         if nc:
             self.idle = nc.serve
-            tls = getattr(nc, "tls", None)
-            if tls:
-                self.tls = dict(tls, hostname=None)  # which names the broker
+            if isinstance(nc.tls, dict):
+                self.tls = dict(nc.tls, hostname=None)  # that is the broker's
         if url is None:
             from . import setting
 
@@ -155,7 +154,7 @@ class Connection(io.IOBase):
             tls = None
             if origin[4] == "s":
                 tls = self.tls
-                if tls is None:
+                if not tls:
                     raise fail(INVALID_ARGUMENT, "https", origin)
             from .stream import Stream
 
@@ -176,7 +175,7 @@ class Connection(io.IOBase):
         self.due = time.ticks_add(time.ticks_ms(), _TURN)
         if self.idle:
             self.idle()
-        if self.deadline is not None and time.ticks_diff(self.deadline, time.ticks_ms()) <= 0:
+        if self.deadline is not None and time.ticks_diff(self.deadline, self.due) <= -_TURN:
             raise Fault("time over")
 
     def write(self, buf, start, n):
@@ -237,10 +236,10 @@ class Connection(io.IOBase):
             length, coding, encoding, keep = values[:4]
             if length is not None:
                 if coding is not None or not length.isdigit() or len(length) > _MAX_DIGITS:
-                    raise ValueError("bad length")
+                    raise ValueError("bad header")
                 length = int(length)
             if (coding or "chunked").lower() != "chunked" or (encoding or "identity") != "identity":
-                raise ValueError("bad coding")
+                raise ValueError("bad header")
             if status == 204:
                 length = 0
                 coding = None
@@ -273,7 +272,7 @@ class Connection(io.IOBase):
             if c == 10:
                 return str(line, "utf-8").rstrip("\r")
             if len(line) == _MAX_LINE or self.lines > _MAX_LINES:
-                raise ValueError("long head")
+                raise ValueError("bad header")
             line.append(c if c < 128 else 63)
 
     def readinto(self, buf, n=0):

@@ -102,7 +102,7 @@ def download_by(job, handler):
         data = e
     if not isinstance(data, (bytes, bytearray, memoryview)):
         raise fail(DOWNLOAD_FAILED, "handler", data, url)
-    job.fits(len(data), len(data))
+    job.fits(len(data), True)
     if job.sha256 and str(hexlify(sha256(data).digest()), "utf-8") != job.sha256:
         raise fail(INTEGRITY_ERROR, "digest", job.dataname, url=url)
     target = job.sink.open(job.dataname, job.payload_type, len(data))
@@ -151,11 +151,10 @@ def plik_upload(
     Returns {"status": 200, "uploadid", "fileid", "url", "size", "sha256", "uploadtoken"}.
     Raises UPLOAD_FAILED, INVALID_ARGUMENT, INVALID_PAYLOAD_TYPE.
     """
-    deadline = until(timeout)
-    job = Upload(file_server_url, None, deadline)
+    job = Upload(file_server_url, None, until(timeout))
     for name in headers or ():
         line = "%s: %s" % (name, headers[name])
-        good = name.strip(" :") == name
+        good = line.split(":")[0].strip() == name != ""
         for c in line:
             good = good and " " <= c <= "~"
         if not good:

@@ -33,7 +33,7 @@ def again(job, e):
     result = None
     while result is None:
         job.close()
-        trace(job.correlation_id, "%r: %s" % (job.dataname, e))
+        trace(job.correlation_id, "%s: %s" % (job.dataname, e))
         if not isinstance(e, Fault) or job.attempts >= job.max_retries:
             break
         ms = min(job.max_delay, job.base_delay << min(job.attempts - 1, 16))
@@ -236,7 +236,7 @@ def widen(job, url):
         others = config.get("downloadDomainAlias")
         for domain in [config.get("downloadDomain")] + (others if isinstance(others, list) else []):
             try:
-                job.prefixes.append(parse(domain)[0])
+                job.prefixes.append(parse(domain)[0] + "/")
             except ValueError:
                 pass  # none, or nothing that this device could fetch from
         job.check(url)

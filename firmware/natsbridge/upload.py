@@ -77,7 +77,7 @@ class Upload(Connection):
 
     def send(self, dataname, source, value):
         """Upload a payload's Source: (URL, size, SHA-256)."""
-        trace(self.correlation_id, "POST %r %s" % (dataname, source.size))
+        trace(self.correlation_id, "%s %s: %s" % ("POST", dataname, source.size))
         self.dataname = dataname
         self.source = source
         self.url = self.base
@@ -100,6 +100,7 @@ class Upload(Connection):
             if answer:  # else the ttl was too long, and there is another one now
                 self.token = answer["uploadToken"]
                 self.id = answer["id"]
+            answer = None  # it takes kilobytes
         name = ""  # under which the file is stored: safe in a URL and in a header
         for c in self.dataname[:64]:
             name += c if c.isalpha() or c.isdigit() or c in "._-" else "_"  # (é is no letter here)

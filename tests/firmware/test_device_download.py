@@ -120,6 +120,104 @@ def test_after_a_fault_the_file_is_fetched_again_and_delivered_once(fault, rewin
         assert server.connections == 3
 
 
+TAG = 'ETag: "v1"'
+
+
+def tagged(size, *headers):
+    """Return an answer with an ETag that promises BODY and breaks off after `size` bytes of it."""
+    return answer(BODY, 200, *headers)[: size - len(BODY)]
+
+
+def rest(start, *headers, body=BODY, total=None):
+    """Return the answer to a Range request from `start` on, cut where `body` ends."""
+    total = len(BODY) if total is None else total
+    head = [
+        "HTTP/1.1 206 Partial Content",
+        f"Content-Range: bytes {start}-{len(BODY) - 1}/{total}",
+        f"Content-Length: {len(BODY) - start}",
+        *headers,
+    ]
+    return "\r\n".join([*head, "", ""]).encode() + body[start:]
+
+
+@pytest.mark.parametrize("rewinds", [True, False])
+def test_a_cut_download_goes_on_where_it_broke_off(rewinds):
+    attempts = [tagged(5000, TAG), rest(5000, TAG, body=BODY[:7000]), rest(7000, total="*")]
+    with ScriptedServer(*[[a] for a in attempts]) as server:
+        assert run(server, f"got({rewinds}, {VERIFIED})") == [10000, BODY.decode()]
+        ranges = [(r.headers.get("range"), r.headers.get("if-range")) for r in server.requests]
+    assert ranges == [(None, None), ("bytes=5000-", '"v1"'), ("bytes=7000-", '"v1"')]
+
+
+@pytest.mark.parametrize("rewinds", [True, False])
+def test_a_server_that_ignores_ranges_is_asked_for_all_of_it(rewinds):
+    attempts = [tagged(5000, TAG), answer(BODY, 200, TAG)]
+    with ScriptedServer(*[[a] for a in attempts]) as server:
+        assert run(server, f"got({rewinds}, {VERIFIED})") == [10000, BODY.decode()]
+        assert server.requests[1].headers["range"] == "bytes=5000-"
+
+
+@pytest.mark.parametrize("rewinds", [True, False])
+def test_between_faults_of_every_kind_the_file_is_delivered_once(rewinds):
+    attempts = [
+        tagged(3000, TAG),
+        answer(b"busy", 503),
+        b"",
+        rest(3000, TAG, body=BODY[:4000]),
+        tagged(2000, TAG),
+        tagged(6000, TAG),
+        answer(BODY),
+    ]
+    with ScriptedServer(*[[a] for a in attempts]) as server:
+        assert run(server, f"got({rewinds}, max_retries=9, max_delay=1, {VERIFIED})") == [
+            10000,
+            BODY.decode(),
+        ]
+        assert server.connections == 7
+
+
+@pytest.mark.parametrize(
+    ("headers", "options", "expected"),
+    [
+        ((), "", (None, None)),
+        ((), VERIFIED, ("bytes=5000-", None)),
+        (('ETag: W/"v1"',), "", (None, None)),
+        (('ETag: W/"v1"',), VERIFIED, ("bytes=5000-", None)),
+        (("ETag: v1",), "", (None, None)),
+        (('ETag: "\r"',), "", (None, None)),
+        (('ETag: "é"',), VERIFIED, ("bytes=5000-", '"??"')),
+        ((TAG,), "", ("bytes=5000-", '"v1"')),
+        ((TAG,), "size=10000", ("bytes=5000-", '"v1"')),
+    ],
+)
+def test_the_rest_is_asked_for_only_if_something_vouches_for_the_pieces(headers, options, expected):
+    with ScriptedServer([tagged(5000, *headers)], [answer(BODY)]) as server:
+        assert run(server, f"got({options})")[1] == BODY.decode()
+        asked = server.requests[1].headers
+    assert (asked.get("range"), asked.get("if-range")) == expected
+
+
+@pytest.mark.parametrize("rewinds", [True, False])
+@pytest.mark.parametrize(
+    "content_range",
+    ["", "bytes 0-9999/10000", "bytes 5001-9999/10000", "bytes 5000-9998/10000", "bytes */10000"],
+)
+def test_another_range_than_asked_for_is_not_used(content_range, rewinds):
+    other = answer(b"x" * 5000, 206, "Content-Range: " + content_range)
+    with ScriptedServer([cut(5000)], [other], [answer(BODY)]) as server:
+        assert run(server, f"got({rewinds}, {VERIFIED})") == [10000, BODY.decode()]
+        assert "range" not in server.requests[2].headers
+
+
+def test_pieces_of_two_versions_are_an_integrity_error():
+    other = rest(5000, body=b"x" * 10000)
+    with ScriptedServer([cut(5000)], [other], [answer(BODY)]) as server:
+        [[code, message, _], _] = run(server, f"got({VERIFIED})")
+        assert server.connections == 2
+    assert code == "INTEGRITY_ERROR"
+    assert "SHA-256" in message
+
+
 def test_what_was_delivered_is_passed_over_even_when_later_attempts_break_off_sooner():
     attempts = [cut(6000), cut(2000), answer(b"", 503), cut(6000), answer(BODY)]
     with ScriptedServer(*[[a] for a in attempts]) as server:

@@ -232,7 +232,7 @@ class Source:
         self.at += n
         return n
     def write(self, text, start, n):
-        pass
+        return n
 
 buf = bytearray(2048)
 for head in (b"Content-Length: 999999999", b"Transfer-Encoding: chunked", b"X: until the end"):

@@ -383,7 +383,7 @@ report(lambda: domains(url))
 report(lambda: domains("http://127.0.0.1:1"))
 """
     with ScriptedServer([answer(json.dumps(config).encode())], [answer(b"nonsense")]) as server:
-        assert run(server, script) == [["http://dl.lan", "http://b:81"], [], []]
+        assert run(server, script) == [["http://dl.lan/", "http://b:81/"], [], []]
         assert server.lines[0] == "GET /plik/config HTTP/1.1"
 
 

@@ -66,7 +66,8 @@ def as_on_micropython() -> Iterator[None]:
         patch.setattr(io, "BytesIO", Pieces)
         patch.setattr(jsonpull, "dumps", raw)
         patch.setattr(foreign, "json", types.SimpleNamespace(dumps=raw))
-        patch.setattr(errors, "gc", types.SimpleNamespace(collect=lambda: None))
+        heap = types.SimpleNamespace(collect=lambda: None, mem_free=lambda: 1 << 20)
+        patch.setattr(errors, "gc", heap)
         yield
 
 
