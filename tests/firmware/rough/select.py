@@ -17,7 +17,6 @@ class poll:
     def register(self, what, flags=POLLIN | POLLOUT):
         self.port.register(what, flags)
         self.rough = what if hasattr(what, "events") else None
-        self.turn = 0
         self.found[0][0] = what
         self.flags = flags
 
@@ -29,31 +28,19 @@ class poll:
         self.port.unregister(what)
         self.rough = None
 
-    def events(self):
-        if self.rough:
-            return self.rough.events(self.flags)
-        # TLS over a rough socket: asking takes 1 ms, so it mostly wakes up for nothing.
-        self.turn = (self.turn + 1) & 7
-        if self.turn:
-            return self.flags
-        for _, events in self.port.ipoll(0):
-            return events
-        return 0
-
     def ipoll(self, ms=-1, flags=0):
+        if not self.rough:
+            return self.port.ipoll(ms, flags)
         end = time.ticks_add(time.ticks_ms(), max(ms, 0))
         while True:
-            events = self.events()
+            events = self.rough.events(self.flags)
             if events:
                 self.found[0][1] = events
                 return self.found
             left = time.ticks_diff(end, time.ticks_ms()) if ms >= 0 else 50
             if left <= 0:
                 return ()
-            if self.rough:
-                self.rough.sleep(min(left, 50))
-            else:
-                time.sleep_ms(1)
+            self.rough.sleep(min(left, 50))
 
     def poll(self, ms=-1):
         return [tuple(found) for found in self.ipoll(ms)]

@@ -135,6 +135,15 @@ class socket(io.IOBase):
         except OSError as e:
             raise _board(e)
 
+    def read(self, n=-1):
+        if n < 0 and not self.waits:
+            n = 256
+        elif n < 0 or self.waits:
+            return self.port.read(n)
+        buf = bytearray(n)
+        n = self.readinto(buf)
+        return None if n is None else bytes(buf[:n])
+
     def write(self, buf, start=0, n=-1):
         if n < 0:
             n = start or len(buf)  # write(buf, n), as the port has it
@@ -180,3 +189,6 @@ class socket(io.IOBase):
 
     def close(self):
         self.port.close()
+
+    send = write
+    recv = read
