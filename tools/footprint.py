@@ -19,10 +19,10 @@ from stage import BUILD, ToolError, device, nats_server
 #: Bytes: what the code shall hold, and what it may not exceed (it fails the build). A saving lowers
 #: the ceiling; where budget and ceiling meet, the goal is reached.
 BUDGETS = {
-    "connect + direct send": (20 * 1024, 29_500),
-    "connect + direct receive": (20 * 1024, 44_500),
-    "direct and link, both ways": (32 * 1024, 65_500),
-    "every module at once": (56 * 1024, 101_000),
+    "connect + direct send": (20 * 1024, 28_600),
+    "connect + direct receive": (20 * 1024, 39_800),
+    "direct and link, both ways": (32 * 1024, 64_500),
+    "every module at once": (56 * 1024, 99_500),
 }
 #: The heap to measure in, and the one to try where that is too small.
 HEAPS = ("64K", "256K")
