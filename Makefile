@@ -32,7 +32,7 @@ test: $(MPY) $(DEVICE) $(PEERS)  ## all tests, under ten minutes
 # Those that start a device; at every byte, those that are done in seconds then.
 DEVICE_TESTS := tests/firmware tests/interop tests/conformance/test_vectors_firmware.py
 # Nor these: what a chunk allocates is then the rough sockets', and asyncio polls by itself.
-DEVICE_TESTS += $(addprefix --ignore tests/firmware/test_,parsers.py bad_input.py rough.py)
+DEVICE_TESTS += $(addprefix --ignore tests/firmware/test_,parsers.py rough.py)
 DEVICE_TESTS += $(addprefix --ignore tests/firmware/test_,no_allocation.py examples.py)
 # Without those that count what is lost in milliseconds, or want to read why a server hung up: in
 # the middle of a line that is not known.
