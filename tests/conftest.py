@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from certificates import Certificates
 from device import ROUGH
+from proxy import TlsProxy
 
 NATS_SERVER = str(Path(sys.executable).with_name("nats-server"))
 #: Seconds for a server to come up.
@@ -120,6 +122,19 @@ def file_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FileServer
 def file_url(file_server: FileServerProcess) -> str:
     """Where the shared file server listens."""
     return file_server.url
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """A CA, and what it and another one have signed."""
+    return Certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="session")
+def secure_files(certificates: Certificates, file_url: str) -> Iterator[TlsProxy]:
+    """The shared file server, behind TLS."""
+    with TlsProxy(file_url, certificates) as proxy:
+        yield proxy
 
 
 @pytest.fixture

@@ -37,12 +37,15 @@ def _clean(folder):
     board = not hasattr(os, "getenv")  # where nothing else can be running
     if not board and log.run[0] == "0":
         return
-    for entry in list(os.ilistdir(folder)):
+    found = []  # first: not every file system can be read on while something is removed
+    for entry in os.ilistdir(folder):
         name = entry[0]
         if name[:4] == ".nb-" and name[-5:] == ".part":
             run, _, _ = name[4:].rpartition("-")
             if run != log.run and (board or _run(run.split("-")[0]) != run):
-                os.remove(folder + "/" + name)
+                found.append(name)
+    for name in found:
+        os.remove(folder + "/" + name)
 
 
 def commit(folder, targets):

@@ -92,7 +92,6 @@ def smartreceive(
             errors.make_room(0, "receive", "sink")
             for item in links:
                 item["target"].finish(item["dataname"], item["payload_type"])
-        reader = None
         where.commit()
         where = None
         if links and claims.removable:

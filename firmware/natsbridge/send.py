@@ -1,6 +1,6 @@
 """smartsend: small payloads in the message, large ones by link, any size streamed."""
 
-from . import errors
+from . import errors, log
 from .envelope import EnvelopeJSON
 from .log import timestamp, trace, uuid4
 from .protocol import check_subject, is_subject
@@ -103,9 +103,8 @@ def smartsend(
             )
             upload_links = None
             errors.make_room(0, "send", "envelope")
-        size = len(msg_json)
         msg_json.buf = buf
-        trace(env["correlation_id"], "Publishing %d bytes to %s" % (size, subject))
+        _trace(env["correlation_id"], msg_json, subject)
         nc.bound(deadline)
         nc.publish(subject, msg_json, reply_to if is_subject(reply_to) else "")
         msg_json.buf = None
@@ -130,6 +129,11 @@ def smartsend(
     return env, msg_json
 
 
+def _trace(correlation_id, msg_json, subject):
+    if log.enabled:  # the length of an envelope costs composing its text
+        trace(correlation_id, "Publishing %d bytes to %s" % (len(msg_json), subject))
+
+
 def _connect(url, timeout):
     from .dial import connect
 
@@ -141,7 +145,7 @@ def publish_message(nats, subject, msg_json, correlation_id=""):
 
     Raises as Connection.publish and connect do.
     """
-    trace(correlation_id, "Publishing %d bytes to %s" % (len(msg_json), subject))
+    _trace(correlation_id, msg_json, subject)
     if isinstance(nats, str):
         with _connect(nats, None) as nc:
             nc.publish(subject, msg_json)

@@ -47,7 +47,7 @@ def context(options):
             ssl = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             if not verify:
                 ssl.verify_mode = 0
-            for der in _ders(ca) if verify else ():
+            for der in _ders(_read(ca)) if verify else ():
                 ssl.load_verify_locations(der)
             if cert:
                 ssl.load_cert_chain(cert, key)
@@ -62,36 +62,34 @@ def context(options):
     return ssl.wrap_socket, how, options.get("hostname")
 
 
-def _ders(value):
-    """The certificates or keys in `value` (a path, or bytes: PEM or DER), as DER: not every port
-    has PEM."""
-    if isinstance(value, str):
-        if value[:5] == "-----":
-            value = value.encode()
-        else:
-            with open(value, "rb") as f:
-                value = f.read()
-    value = bytes(value)
+def _read(value):
+    """The bytes of a certificate or key: a path, PEM as text, or bytes."""
+    if not isinstance(value, str):
+        return bytes(value)
+    if value[:5] == "-----":
+        return value.encode()
+    with open(value, "rb") as f:
+        return f.read()
+
+
+def _ders(data):
+    """The certificates or keys in `data` (PEM or DER), as DER: not every port has PEM."""
     found = []
-    at = value.find(b"-----BEGIN ")
+    at = data.find(b"-----BEGIN ")
     while at >= 0:
-        start = value.index(b"-----", at + 11)
-        end = value.index(b"-----END ", start)
-        if not value[at:start].endswith(b"PARAMETERS"):
-            found.append(a2b_base64(value[start + 5 : end]))
-        at = value.find(b"-----BEGIN ", end)
-    return found or [value]
+        start = data.index(b"-----", at + 11)
+        end = data.index(b"-----END ", start)
+        if not data[at:start].endswith(b"PARAMETERS"):
+            found.append(a2b_base64(data[start + 5 : end]))
+        at = data.find(b"-----BEGIN ", end)
+    return found or [data]
 
 
 def _der(value):
     """Likewise, of one: a chain is left as it is, for ports that have PEM."""
-    found = _ders(value)
-    if len(found) > 1:
-        if isinstance(value, str) and value[:5] != "-----":
-            with open(value, "rb") as f:
-                return f.read()
-        return value
-    return found[0]
+    data = _read(value)
+    found = _ders(data)
+    return data if len(found) > 1 else found[0]
 
 
 class Handshake:

@@ -6,7 +6,6 @@ import base64
 import hashlib
 import json
 import types
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -23,17 +22,6 @@ from test_device_plik import CREATED, PRELUDE, get, run, stored
 Connection = load_firmware("http").Connection
 
 
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    return Certificates(tmp_path_factory.mktemp("certificates"))
-
-
-@pytest.fixture(scope="module")
-def secure(certificates: Certificates, file_url: str) -> Iterator[TlsProxy]:
-    with TlsProxy(file_url, certificates) as proxy:
-        yield proxy
-
-
 def plain(url: str, file_url: str) -> str:
     """Return where a file that was uploaded through the proxy is without it."""
     return file_url + urlsplit(url).path
@@ -41,19 +29,19 @@ def plain(url: str, file_url: str) -> str:
 
 @pytest.mark.parametrize("data", ["b'x' * 10000", "Endless(5000)", "b''"])
 def test_an_upload_through_https(
-    certificates: Certificates, secure: TlsProxy, file_url: str, data: str
+    certificates: Certificates, secure_files: TlsProxy, file_url: str, data: str
 ) -> None:
     tls = {"ca": str(certificates.ca)}
     script = f"report(lambda: natsbridge.plik_upload(url, 'x', {data}, tls={tls}))"
-    [result] = run(secure.url, script, heap="96K")
-    assert result["url"].startswith(secure.url)
+    [result] = run(secure_files.url, script, heap="96K")
+    assert result["url"].startswith(secure_files.url)
     status, content = get(plain(result["url"], file_url))
     assert (status, len(content)) == (200, result["size"])
     assert hashlib.sha256(content).hexdigest() == result["sha256"]
 
 
 def test_a_certificate_that_can_not_be_verified_is_refused_and_nothing_uploaded(
-    certificates: Certificates, secure: TlsProxy
+    certificates: Certificates, secure_files: TlsProxy
 ) -> None:
     script = f"""
 for tls in (None, True, {{}}, {{"ca": {str(certificates.other)!r}}},
@@ -62,7 +50,7 @@ for tls in (None, True, {{}}, {{"ca": {str(certificates.other)!r}}},
 report(lambda: natsbridge.plik_oneshot_upload(url, 'x', b'abc'))
 report(lambda: natsbridge.fetch_with_backoff(url))
 """
-    rows = run(secure.url, script, heap="96K", timeout=60)
+    rows = run(secure_files.url, script, heap="96K", timeout=60)
     codes = [row[0] for row in rows]
     assert codes[:3] + codes[5:] == ["INVALID_ARGUMENT"] * 6
     assert codes[3:5] == ["UPLOAD_FAILED"] * 2
@@ -72,14 +60,14 @@ report(lambda: natsbridge.fetch_with_backoff(url))
     assert "does not match" in rows[4][1]
 
 
-def test_without_verification_only_if_told_so(secure: TlsProxy) -> None:
+def test_without_verification_only_if_told_so(secure_files: TlsProxy) -> None:
     script = "report(lambda: natsbridge.plik_upload(url, 'x', b'abc', tls={'verify': False}))"
-    [result] = run(secure.url, script, heap="96K")
+    [result] = run(secure_files.url, script, heap="96K")
     assert result["size"] == 3
 
 
 def test_links_through_https_go_by_the_tls_of_the_connection(
-    certificates: Certificates, secure: TlsProxy, tmp_path: Path
+    certificates: Certificates, secure_files: TlsProxy, tmp_path: Path
 ) -> None:
     conf = write(tmp_path, "tls.conf", certificates.nats("timeout: 5"))
     script = """
@@ -93,7 +81,10 @@ for name in ("", "me"):
     print(len(env["payloads"][0][1]))
 """
     with NatsServer(tmp_path, "-c", conf) as server:
-        assert run_board(script, server.url, secure.url, str(certificates.ca)) == ["3000", "3000"]
+        assert run_board(script, server.url, secure_files.url, str(certificates.ca)) == [
+            "3000",
+            "3000",
+        ]
 
 
 def test_the_host_name_that_a_connection_expects_of_its_broker_is_not_the_file_servers() -> None:

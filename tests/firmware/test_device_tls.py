@@ -19,11 +19,6 @@ from test_device_client import play, wait_for
 from test_faults import INFO
 
 
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    return Certificates(tmp_path_factory.mktemp("certificates"))
-
-
 @contextlib.contextmanager
 def server(certificates: Certificates, folder: Path, *options: str, port: int = -1) -> Iterator:
     configuration = write(folder, "tls.conf", certificates.nats("timeout: 5", *options))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import logging
 import ssl
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -32,17 +31,6 @@ LOGINS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    return Certificates(tmp_path_factory.mktemp("certificates"))
-
-
-@pytest.fixture(scope="module")
-def secure(certificates: Certificates, file_url: str) -> Iterator[TlsProxy]:
-    with TlsProxy(file_url, certificates) as proxy:
-        yield proxy
-
-
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plik, "BASE_DELAY", 5)
@@ -59,41 +47,41 @@ async def failure(*args: Any, **options: Any) -> NATSBridgeError:
 
 
 async def test_an_upload_through_https(
-    certificates: Certificates, secure: TlsProxy, file_url: str
+    certificates: Certificates, secure_files: TlsProxy, file_url: str
 ) -> None:
     context = ssl.create_default_context(cafile=str(certificates.ca))
     for tls in ({"ca": certificates.ca}, {"ca": str(certificates.ca)}, context, {"verify": False}):
-        result = await natsbridge.plik_upload(secure.url, "x", b"y" * 300_000, tls=tls)
-        assert result["url"].startswith(secure.url)
+        result = await natsbridge.plik_upload(secure_files.url, "x", b"y" * 300_000, tls=tls)
+        assert result["url"].startswith(secure_files.url)
         url = file_url + urlsplit(result["url"]).path
         assert await natsbridge.fetch_with_backoff(url) == b"y" * 300_000
-    url = secure.url.replace("localhost", "127.0.0.1")
+    url = secure_files.url.replace("localhost", "127.0.0.1")
     await natsbridge.plik_upload(
         url, "x", b"y", tls={"ca": certificates.ca, "hostname": "localhost"}
     )
 
 
 async def test_a_certificate_that_cannot_be_verified_is_refused_at_once(
-    certificates: Certificates, secure: TlsProxy
+    certificates: Certificates, secure_files: TlsProxy
 ) -> None:
     for tls in (None, True, {"ca": certificates.other}):
-        e = await failure(secure.url, "x", b"y", tls=tls)
+        e = await failure(secure_files.url, "x", b"y", tls=tls)
         assert (e.code, e.details["attempts"]) == ("UPLOAD_FAILED", 1)
         assert "certificate verify failed" in e.message
     e = await failure(
-        secure.url, "x", b"y", tls={"ca": certificates.ca, "hostname": "other.example"}
+        secure_files.url, "x", b"y", tls={"ca": certificates.ca, "hostname": "other.example"}
     )
     assert "other.example" in e.message
-    e = await failure(secure.url, "x", b"y", tls="yes")
+    e = await failure(secure_files.url, "x", b"y", tls="yes")
     assert e.code == "INVALID_ARGUMENT"
     with pytest.raises(NATSBridgeError) as raised:
-        await natsbridge.fetch_with_backoff(secure.url + "/x")
+        await natsbridge.fetch_with_backoff(secure_files.url + "/x")
     assert raised.value.code == "DOWNLOAD_FAILED"
     assert raised.value.details["attempts"] == 1
 
 
 async def test_links_through_https_go_by_the_tls_of_the_connection(
-    certificates: Certificates, secure: TlsProxy, tmp_path: Path
+    certificates: Certificates, secure_files: TlsProxy, tmp_path: Path
 ) -> None:
     conf = tmp_path / "tls.conf"
     conf.write_text(certificates.nats("timeout: 5"))
@@ -106,12 +94,12 @@ async def test_links_through_https_go_by_the_tls_of_the_connection(
                     "a",
                     [("x", b"y" * 3000, "binary")],
                     nats_connection=nc,
-                    fileserver_url=secure.url,
+                    fileserver_url=secure_files.url,
                     size_threshold=1000,
                     receiver_name=name,
                 )
                 msg = await sub.next(5)
-                env = await natsbridge.smartreceive(msg, fileserver_url=secure.url)
+                env = await natsbridge.smartreceive(msg, fileserver_url=secure_files.url)
                 assert env["payloads"][0][1] == b"y" * 3000
 
 
