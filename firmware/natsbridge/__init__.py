@@ -35,8 +35,14 @@ def setting(name, default):
 def __getattr__(name):
     # Nothing is kept here: a part that errors.drop() drops must be free to go.
     part = _PARTS.get(name)
+    path = __name__ + "." + (part or name), None, None, (name,)
     try:
-        module = __import__(__name__ + "." + (part or name), None, None, (name,))
+        module = __import__(*path)
     except ImportError:
         raise AttributeError(name)
+    except MemoryError:
+        from .errors import keep_only
+
+        keep_only()
+        module = __import__(*path)
     return getattr(module, name) if part else module

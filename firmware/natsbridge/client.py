@@ -21,7 +21,7 @@ from .errors import (
     drop,
     fail,
 )
-from .protocol import check_subject, flat
+from .payload import check_subject, flat
 from .stream import passed, until
 
 _SMALL = const(2048)  # bytes of a message that is taken whole

@@ -7,8 +7,16 @@ from micropython import const
 from .envelope import Source
 from .errors import INVALID_ARGUMENT, INVALID_PAYLOAD_TYPE, PAYLOAD_TOO_LARGE, fail
 from .log import uuid4
-from .payload import BYTE_TYPES, MAX_FIELD, MAX_METADATA, MAX_PAYLOADS, STRINGS, TYPES, is_table
-from .protocol import flat
+from .payload import (
+    BYTE_TYPES,
+    MAX_FIELD,
+    MAX_METADATA,
+    MAX_PAYLOADS,
+    STRINGS,
+    TYPES,
+    flat,
+    is_table,
+)
 
 _MAX_DEPTH = const(32)
 _BIG = 10**63  # integers beyond are longer than the 64 characters a receiver takes

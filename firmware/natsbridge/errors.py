@@ -19,9 +19,9 @@ INTEGRITY_ERROR = "INTEGRITY_ERROR"
 URL_NOT_ALLOWED = "URL_NOT_ALLOWED"
 INVALID_ARGUMENT = "INVALID_ARGUMENT"
 
-_RESERVE = const(8192)  # bytes of free heap that any step can do with, its code loaded
+_RESERVE = const(16384)  # bytes of free heap, in pieces, that any step can do with, its code loaded
 _TEXTS = const(9216)  # bytes of free heap that texts.py needs
-_ALWAYS = ("client", "errors", "log", "payload", "protocol", "stream", "subscription")
+_ALWAYS = ("client", "errors", "log", "payload", "stream", "subscription")
 
 working = 0  # calls of smartsend and smartreceive that have begun and not ended
 
@@ -53,17 +53,14 @@ def fail(code, key, *values, **details):
     try:
         if gc.mem_free() < _TEXTS:  # an import that fails half-way can leave its heap taken
             raise MemoryError
-        from .texts import TEXTS
+        from .texts import text
 
-        text = TEXTS[code]
-        TEXTS = None
-        drop("texts")
-        at = text.index("\n" + key + ": ") + len(key) + 3
-        message = text[at : text.index("\n", at)] % values
+        key = text(code, key, values)
     except MemoryError:
         gc.collect()
-        message = key + ": no heap left to say more"
-    return NATSBridgeError(code, message, details)
+        key += ": no heap left to say more"
+    drop("texts")
+    return NATSBridgeError(code, key, details)
 
 
 def make_room(size, *needed):
@@ -76,12 +73,19 @@ def make_room(size, *needed):
             break
     else:
         size = _RESERVE
-    if gc.mem_free() < size and working < 2:  # what a callback interrupted must stay
+    if gc.mem_free() < size:
+        keep_only(*needed)
+
+
+def keep_only(*needed):
+    """Drop what is needed neither now nor always."""
+    package = __name__[:-6]
+    if working < 2:  # what a callback interrupted must stay
         for name in list(sys.modules):
             part = name[len(package) :]
             if name.startswith(package) and part not in needed and part not in _ALWAYS:
                 drop(part)
-        gc.collect()
+    gc.collect()
 
 
 def drop(*names):

@@ -7,7 +7,7 @@ from micropython import const
 
 from .errors import INVALID_ENVELOPE, NATSBridgeError
 from .log import timestamp, trace, uuid4
-from .protocol import is_subject
+from .payload import is_subject
 
 _MAX_SIZE = const(1024)  # bytes of an error response
 _INTERVAL = const(1000)  # ms between two of them

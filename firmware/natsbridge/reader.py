@@ -14,7 +14,6 @@ from .errors import (
     INVALID_ENVELOPE,
     INVALID_PAYLOAD_TYPE,
     INVALID_TRANSPORT,
-    PAYLOAD_TOO_LARGE,
     Malformed,
     fail,
 )
@@ -59,8 +58,6 @@ class EnvelopeReader:
             return env
         except Malformed as e:
             why = e
-        except MemoryError:
-            raise fail(PAYLOAD_TOO_LARGE, "env-heap", self.size)
         raise fail(INVALID_ENVELOPE, "envelope", self.size, why)
 
     def check(self, env):

@@ -1,7 +1,7 @@
 """smartreceive: the envelope first, whatever its size, then the links."""
 
 from . import errors
-from .errors import INVALID_ARGUMENT, NATSBridgeError, fail
+from .errors import INVALID_ARGUMENT, PAYLOAD_TOO_LARGE, NATSBridgeError, fail
 from .log import trace
 from .sink import Sink
 from .stream import until
@@ -89,15 +89,17 @@ def smartreceive(
                     on_progress,
                     buf,
                 )
+            removable = claims.removable
+            Claims = claims = None  # free to be dropped
             errors.make_room(0, "receive", "sink")
             for item in links:
                 item["target"].finish(item["dataname"], item["payload_type"])
         where.commit()
         where = None
-        if links and claims.removable:
+        if links and removable:
             from .recover import consume
 
-            consume(claims, env, nc, links)
+            consume(nc, env, links, fileserver_url, deadline)
     except BaseException as e:
         if where:
             where.abandon()
@@ -105,6 +107,9 @@ def smartreceive(
             env = reader.env
         if isinstance(e, OSError):
             e = fail(INVALID_ARGUMENT, "sink-io", e)
+        elif isinstance(e, MemoryError):
+            reader = Claims = claims = None
+            e = fail(PAYLOAD_TOO_LARGE, "memory")
         if isinstance(e, NATSBridgeError):
             e.details.setdefault("correlation_id", env.get("correlation_id", ""))
             if nack:

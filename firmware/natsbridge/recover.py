@@ -202,7 +202,7 @@ def undo(nc, url, done):
         ask(job, "DELETE", url)
 
 
-def consume(job, env, nc, items):
+def consume(nc, env, items, url, deadline):
     """Delete the files that were meant for this receiver alone, now that they are here.
 
     Only if the message names this receiver, its sender marked the file as removable, size and
@@ -210,6 +210,8 @@ def consume(job, env, nc, items):
     """
     who = env["receiver_" + "id"]  # in one piece it would not be a name, and cost the heap more
     mine = who == nc.id if who else env["receiver_" + "name"] == nc.name
+    job = Connection(url, nc, deadline)
+    job.correlation_id = env["correlation_id"]
     for item in items:
         metadata = item["metadata"]
         url = item["data"]

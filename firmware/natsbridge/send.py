@@ -2,8 +2,9 @@
 
 from . import errors, log
 from .envelope import EnvelopeJSON
+from .errors import PAYLOAD_TOO_LARGE, fail
 from .log import timestamp, trace, uuid4
-from .protocol import check_subject, is_subject
+from .payload import check_subject, is_subject
 from .stream import until
 
 
@@ -110,12 +111,14 @@ def smartsend(
         msg_json.buf = None
         if not nats_connection:
             nc.flush()
-    except BaseException:
+    except BaseException as e:
         if uploaded:
             from .recover import undo
 
             undo(nc, fileserver_url, uploaded)
-        raise
+        if isinstance(e, MemoryError):
+            e = fail(PAYLOAD_TOO_LARGE, "memory")
+        raise e
     finally:
         errors.working -= 1
         if links:

@@ -3,16 +3,18 @@
 A file has a temporary name until all is verified, then a safe and unique one.
 """
 
-import gc
 import os
 
-from micropython import const
-
-from .errors import DESERIALIZATION_ERROR, INVALID_ARGUMENT, PAYLOAD_TOO_LARGE, Malformed, fail
+from .errors import (
+    DESERIALIZATION_ERROR,
+    INVALID_ARGUMENT,
+    PAYLOAD_TOO_LARGE,
+    Malformed,
+    fail,
+    keep_only,
+)
 from .payload import BYTE_TYPES, is_table
-
-_SMALL = const(2048)  # bytes
-_RESERVE = const(4096)  # bytes of heap that a payload in memory must leave free, unless it is small
+from .subscription import allocate
 
 
 class Sink:
@@ -53,13 +55,7 @@ class Sink:
             return self.temporary()
         if size is None:
             return None
-        gc.collect()
-        try:
-            if size > _SMALL and gc.mem_free() - size < _RESERVE:
-                raise MemoryError
-            return Target(bytearray(size), memory=True)
-        except MemoryError:
-            raise fail(PAYLOAD_TOO_LARGE, "heap", size, gc.mem_free(), size=size)
+        return Target(allocate(size), memory=True)
 
     def temporary(self):
         """A target in the folder, under a temporary name."""
@@ -117,11 +113,16 @@ class Target:
         return True
 
     def finish(self, dataname, payload_type):
-        """All is written. Raises DESERIALIZATION_ERROR."""
+        """All is written. Raises DESERIALIZATION_ERROR, MemoryError."""
         if self.memory:
             if self.at < len(self.data):
                 self.data[self.at :] = b""
-            self.data = load(self.data, dataname, payload_type)
+            try:
+                data = load(self.data, dataname, payload_type)
+            except MemoryError:
+                keep_only("receive", "sink", "jsonpull")
+                data = load(self.data, dataname, payload_type)
+            self.data = data
         elif self.path:
             self.data.close()
             self.data = dataname
@@ -139,7 +140,7 @@ class Target:
 
 
 def load(data, dataname, payload_type):
-    """The value in `data` (bytes-like). Raises DESERIALIZATION_ERROR."""
+    """The value in `data` (bytes-like). Raises DESERIALIZATION_ERROR, MemoryError."""
     if payload_type in BYTE_TYPES:
         return data
     try:

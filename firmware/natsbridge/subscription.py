@@ -1,15 +1,17 @@
 """Subscriptions and their messages. Loaded with the first subscription."""
 
+import gc
 import time
 
 from micropython import const
 
-from .errors import INVALID_ARGUMENT, PAYLOAD_TOO_LARGE, Malformed, fail
+from .errors import INVALID_ARGUMENT, PAYLOAD_TOO_LARGE, Malformed, fail, keep_only
 from .stream import until
 
 _SMALL = const(2048)  # bytes of a message that is taken whole
 _OVERHEAD = const(128)  # bytes of heap that a queued message costs besides its data
 _QUEUE = const(8192)  # bytes of messages that wait for their next()
+_LEAVE = const(4096)  # bytes of heap that a large payload must leave free
 _LATE = const(20)  # ms over its time that next() may go on through what has arrived
 
 
@@ -172,10 +174,7 @@ class Msg:
         if self._data is None:
             size = self.size
             self.rewind()
-            try:
-                data = memoryview(bytearray(size))
-            except MemoryError:
-                raise fail(PAYLOAD_TOO_LARGE, "data", size, size=size)
+            data = memoryview(allocate(size))
             at = 0
             while at < size:
                 at += self.readinto(data[at:], size - at)
@@ -267,3 +266,18 @@ class Msg:
             if not self.left and body[-2:] != b"\r\n":
                 raise Malformed("no line end")
         return -1
+
+
+def allocate(size):
+    """`size` bytes of heap. Raises PAYLOAD_TOO_LARGE if they are not to be had even without the
+    code that can be loaded again."""
+    gc.collect()
+    for last in (False, True):
+        try:
+            if size > _SMALL and gc.mem_free() - size < _LEAVE:
+                raise MemoryError
+            return bytearray(size)
+        except MemoryError:
+            if last:
+                raise fail(PAYLOAD_TOO_LARGE, "heap", size, gc.mem_free(), size=size)
+            keep_only("receive", "reader", "jsonpull", "sink", "download", "http")

@@ -88,17 +88,15 @@ size: payload %r has %d bytes and says it has %d; ask its sender to send it agai
     PAYLOAD_TOO_LARGE: """
 dropped: %d messages on %s were dropped, because %d bytes of others waited: call next() more often, \
 or nc.next() to take them in order
-env-heap: the envelope of %d bytes does not fit the heap
 heap: a payload of %d bytes does not fit the heap (%d free); receive files into a folder and values \
-into a stream: see sink
+into a stream (see sink), or read a message in pieces with readinto()
 limit: payload %r has %d bytes or more, and max_payload_size is %d
-data: a message of %d bytes does not fit the heap; give it to smartreceive with a sink, or read \
-it in pieces with readinto()
 no-room: the message has %d bytes without its payloads, and the broker takes %d; send fewer payloads \
 at a time
 pending: a message of %d bytes does not fit the queue of %d bytes (pending_size), where %d wait for \
 the connection
 publish: the message has %d bytes and %s takes %d; send it with smartsend
+memory: the heap has no room for this message; free some, send and receive files instead of values
 """,
     NATS_CONNECTION_FAILED: """
 connection: the connection to %s broke in %s(): %s
@@ -135,3 +133,10 @@ url: a payload is at %s, which is not under fileserver_url (%s); if you trust th
 allowed_urls=[%r]
 """,
 }
+
+
+def text(code, key, values):
+    """The message of an error."""
+    lines = TEXTS[code]
+    at = lines.index("\n" + key + ": ") + len(key) + 3
+    return lines[at : lines.index("\n", at)] % values

@@ -30,7 +30,7 @@ files = load_firmware("files")
 foreign = load_firmware("foreign")
 jsonpull = load_firmware("jsonpull")
 nack = load_firmware("nack")
-protocol = load_firmware("protocol")
+subjects = load_firmware("payload")
 subscription = load_firmware("subscription")
 reader = load_firmware("reader")
 sink = load_firmware("sink")
@@ -432,7 +432,7 @@ SUBJECT = st.text(st.sampled_from("ab.*> \t\n\x7f\x00é"), max_size=8)
 @settings(max_examples=500)
 @given(subject=SUBJECT, wildcards=st.booleans())
 def test_subjects_are_judged_as_on_the_host(subject: str, wildcards: bool) -> None:
-    good = protocol.is_subject(subject, wildcards)
+    good = subjects.is_subject(subject, wildcards)
     assert good == (host_subjects._fault(subject, wildcards) == "")
 
 
