@@ -313,9 +313,7 @@ def smartsend(
             data,
             broker_url=broker_url,
             fileserver_url=fileserver_url,
-            fileserver_upload_handler=_UPLOADS.get(
-                fileserver_upload_handler, fileserver_upload_handler
-            ),
+            fileserver_upload_handler=_handler(fileserver_upload_handler),
             size_threshold=size_threshold,
             correlation_id=correlation_id,
             msg_id=msg_id,
@@ -364,9 +362,7 @@ def smartreceive(
         receive.smartreceive(
             msg,
             fileserver_url=fileserver_url,
-            fileserver_download_handler=_DOWNLOADS.get(
-                fileserver_download_handler, fileserver_download_handler
-            ),
+            fileserver_download_handler=_handler(fileserver_download_handler),
             max_retries=max_retries,
             base_delay=base_delay,
             max_delay=max_delay,
@@ -445,9 +441,13 @@ def publish_message(nats: Any, subject: str, msg_json: str, correlation_id: str 
     run(send.publish_message(connection, subject, msg_json, correlation_id))
 
 
-#: Ours, given as handlers, stream instead of going through bytes.
-_UPLOADS: dict[Any, Any] = {
-    plik_upload: plik.plik_upload,
-    plik_oneshot_upload: plik.plik_oneshot_upload,
-}
-_DOWNLOADS: dict[Any, Any] = {fetch_with_backoff: download.fetch_with_backoff}
+def _handler(given: Any) -> Any:
+    """Return the handler to use: ours, given as one, stream instead of going through bytes."""
+    for function, coroutine_function in (
+        (plik_upload, plik.plik_upload),
+        (plik_oneshot_upload, plik.plik_oneshot_upload),
+        (fetch_with_backoff, download.fetch_with_backoff),
+    ):
+        if given is function:
+            return coroutine_function
+    return given
