@@ -46,6 +46,10 @@ _LOST = "the connection was lost; what was published since the last flush may no
 T = TypeVar("T")
 
 
+def _gone(timeout: float | None) -> str:
+    return f"the connection is lost, and was not back within {timeout} s"
+
+
 class Connection:
     """A connection to a broker. Made by `connect`.
 
@@ -186,7 +190,7 @@ class Connection:
         self._check_open()
         while not self._client.is_connected:
             if not await self._changes.wait(deadline):
-                raise self._failed(what, f"the connection is lost since {timeout} s or more")
+                raise self._failed(what, _gone(timeout))
             self._check_open()
 
     async def publish(
@@ -296,8 +300,9 @@ class Connection:
         """Return the next message of any subscription, in the order in which they came.
 
         Args:
-            timeout: seconds after which to return None; None: wait for ever. After `drain`, None
-                comes at once when nothing is left.
+            timeout: seconds after which to return None; None: wait for ever, also for a lost
+                connection to come back. 0 never waits. After `drain`, None comes at once when
+                nothing is left.
 
         Raises:
             NATSBridgeError: as `Subscription.next`.
@@ -327,6 +332,8 @@ class Connection:
                 return None
             self._check_open()
             if not await self._changes.wait(deadline):
+                if timeout and not self._client.is_connected:  # that is no silence
+                    raise self._failed("waiting for messages", _gone(timeout))
                 return None
 
     async def request(
@@ -339,16 +346,20 @@ class Connection:
         """Publish and return the first answer, or None when none came within `timeout` seconds.
 
         Raises:
-            NATSBridgeError: as `publish`; `NATS_CONNECTION_FAILED` at once where nobody listens.
+            NATSBridgeError: as `publish`; `NATS_CONNECTION_FAILED` also at once where nobody
+                listens, and where the connection is lost and not back within `timeout`.
         """
         check_timeout(timeout)
-        data, size = self._check_message(subject, payload, headers)
-        await self._room(f"a request to {subject!r}", size)
+        deadline = deadline_of(timeout)
+        data, _ = self._check_message(subject, payload, headers)
+        what = f"a request to {subject!r}"
+        await self._stand(what, timeout)
+        left = None if deadline is None else max(deadline - asyncio.get_running_loop().time(), 0)
         try:
             answer = await self._client.request(
                 subject,
                 data,
-                timeout=timeout,  # type: ignore[arg-type] # None waits for ever
+                timeout=left,  # type: ignore[arg-type] # None waits for ever
                 headers=headers or None,
             )
         except nats.errors.NoRespondersError:
@@ -357,9 +368,11 @@ class Connection:
             ) from None
         except asyncio.TimeoutError:
             self._check_open()
+            if not self._client.is_connected:
+                raise self._failed(what, _gone(timeout)) from None
             return None
         except (nats.errors.Error, OSError) as e:
-            raise self._failed(f"a request to {subject!r}", e) from e
+            raise self._failed(what, e) from e
         return Msg._of(answer, self)
 
     async def flush(self, timeout: float | None = 5) -> None:

@@ -71,7 +71,10 @@ class Subscription:
         self._owner = owner
 
     def next(self, timeout: float | None = None) -> Msg | None:
-        """Return the next message, or None when none came within `timeout` seconds."""
+        """Return the next message, or None when none came within `timeout` seconds.
+
+        A connection that was lost and is not back by then is an error (not with 0).
+        """
         return self._owner._message(self._subscription.next(timeout))
 
     def unsubscribe(self, limit: int = 0) -> None:
@@ -175,7 +178,10 @@ class Connection:
         return Subscription(self._run(self._connection.subscribe(subject, queue)), self)
 
     def next(self, timeout: float | None = None) -> Msg | None:
-        """Return the next message of any subscription, in the order in which they came."""
+        """Return the next message of any subscription, in the order in which they came.
+
+        None, and errors, as `Subscription.next`.
+        """
         return self._message(self._connection.next(timeout))
 
     def request(

@@ -247,7 +247,7 @@ class TestPending:
         async with await natsbridge.connect(server.url, timeout=0.3) as nc:
             server.stop()
             await asyncio.sleep(0.1)
-            for work in (nc.publish("a", b""), nc.request("a", b""), nc.subscribe("a")):
+            for work in (nc.publish("a", b""), nc.request("a", b"", 0.3), nc.subscribe("a")):
                 start = time.monotonic()
                 e = await failure(work)
                 assert e.code == "NATS_CONNECTION_FAILED"
@@ -265,11 +265,16 @@ class TestPending:
             assert 400 < nc.pending < 500
             await nc.publish("p.keep", b"y" * 400)
             before = nc.pending
-            for work in (nc.publish("p.keep", b"z" * 400), nc.request("p.keep", b"z" * 400)):
+            e = await failure(nc.publish("p.keep", b"z" * 400))
+            assert e.code == "PAYLOAD_TOO_LARGE"
+            assert "pending_size" in e.message
+            assert e.details["pending"] == before
+            # Nobody can answer a request that waits, nor be heard.
+            for work in (nc.request("p.keep", b"z", 0.1), nc.next(0.1), sub.next(0.1)):
                 e = await failure(work)
-                assert e.code == "PAYLOAD_TOO_LARGE"
-                assert "pending_size" in e.message
-                assert e.details["pending"] == before
+                assert e.code == "NATS_CONNECTION_FAILED"
+                assert "0.1 s" in e.message
+            assert await nc.next(0) is None
             assert nc.pending == before
             await nc.publish("p.keep", b"")
             server = NatsServer(tmp_path, port=server.port)

@@ -1067,6 +1067,31 @@ def for_good():
     return [took, codes, states]
 
 
+def silence(**options):
+    """What those hear who wait on a lost connection, and whether in time."""
+    other, it, _ = lost(**options)
+    came = [len(it.next(1)), len(other.next(1))]
+
+    def request(timeout):
+        return other.request("interop.echo", b"", timeout)
+
+    for function in (it.next, other.next, request):
+        for timeout in (0.3, 0):
+            begin = time.time()
+            try:
+                heard = function(timeout)
+            except natsbridge.NATSBridgeError as e:
+                heard = e.code
+            came.append([heard, time.time() - begin < 2])
+    line("mend")
+    other.publish("line", b"333")
+    came.append(len(it.next(5)))
+    other.close()
+    return came
+
+
+step("a lost connection is no silence", silence)
+step("a lost connection with room is none either", silence, pending_size=1000)
 step("a lost connection, with room", waiting)
 step("what waits when it is closed", unsent, pending_size=1000)
 step("a lost connection, without room", late)
