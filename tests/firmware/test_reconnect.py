@@ -3,41 +3,20 @@ twice, nothing half, nothing silently lost, and no call that hangs."""
 
 from __future__ import annotations
 
-import contextlib
 import signal
 import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from board import Board, run, write
-from conftest import NATS_SERVER, NatsServer
+from conftest import NATS_SERVER, NatsServer, cluster, free_ports
 from natsbridge import sync
 from test_device_client import greet, play, wait_for
 from test_faults import INFO
-
-
-def free_ports(n: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(n)]
-        return [listener.getsockname()[1] for listener in listeners]
-
-
-@contextlib.contextmanager
-def cluster(folder: Path, n: int) -> Iterator[list[NatsServer]]:
-    """Servers that know of each other, and tell."""
-    routes = free_ports(n)
-    common = ["--cluster_name", "c", "--routes", ",".join(f"nats://127.0.0.1:{r}" for r in routes)]
-    with contextlib.ExitStack() as stack:
-        servers = []
-        for route in routes:
-            options = [*common, "--cluster", f"nats://127.0.0.1:{route}"]
-            servers.append(stack.enter_context(NatsServer(folder, *options)))
-        yield servers
 
 
 def test_a_storm_of_restarts_leaves_one_subscription_and_no_message_twice(tmp_path: Path) -> None:
