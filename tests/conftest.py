@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import select
+import socket
 import subprocess
 import sys
 import threading
@@ -67,6 +69,26 @@ class NatsServer:
 
     def __exit__(self, *exc: object) -> None:
         self.stop()
+
+
+def free_ports(n: int) -> list[int]:
+    """Return ports that nobody listens on."""
+    with contextlib.ExitStack() as stack:
+        listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(n)]
+        return [listener.getsockname()[1] for listener in listeners]
+
+
+@contextlib.contextmanager
+def cluster(folder: Path, n: int) -> Iterator[list[NatsServer]]:
+    """Servers that know of each other, and tell."""
+    routes = free_ports(n)
+    common = ["--cluster_name", "c", "--routes", ",".join(f"nats://127.0.0.1:{r}" for r in routes)]
+    with contextlib.ExitStack() as stack:
+        servers = []
+        for route in routes:
+            options = [*common, "--cluster", f"nats://127.0.0.1:{route}"]
+            servers.append(stack.enter_context(NatsServer(folder, *options)))
+        yield servers
 
 
 class FileServerProcess:

@@ -2,7 +2,7 @@
 
 import time
 
-from .errors import INVALID_ARGUMENT, NATS_CONNECTION_FAILED, PAYLOAD_TOO_LARGE, fail
+from .errors import INVALID_ARGUMENT, NATS_CONNECTION_FAILED, PAYLOAD_TOO_LARGE, check, fail
 from .stream import passed, until
 
 
@@ -29,8 +29,7 @@ def request(nc, subject, payload, timeout, headers):
 
 def unsubscribe(sub, limit):
     """See Subscription.unsubscribe."""
-    if type(limit) is not int or limit < 0:
-        raise fail(INVALID_ARGUMENT, "limit", "limit", limit)
+    check("limit", limit)
     nc = sub._nc
     if sub._sid not in nc._subs:
         if not limit:

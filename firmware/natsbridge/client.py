@@ -291,8 +291,8 @@ class Connection:
         also for a lost connection to come back). With 0 it never waits.
 
         Raises NATS_CONNECTION_FAILED if the connection is lost and does not come back within
-        `timeout`, or the server refused a subscription; PAYLOAD_TOO_LARGE once after messages were
-        dropped because the queue was full.
+        `timeout` (not with 0: then `connected` tells), or the server refused a subscription;
+        PAYLOAD_TOO_LARGE once after messages were dropped because the queue was full.
         """
         from .subscription import next
 
@@ -301,7 +301,8 @@ class Connection:
     def request(self, subject, payload, timeout=5, headers=None):
         """Publish `payload` and return the first answer, or None after `timeout` s.
 
-        Raises NATS_CONNECTION_FAILED at once if nobody subscribes to `subject`.
+        Raises NATS_CONNECTION_FAILED at once if nobody subscribes to `subject`, and if the
+        connection is lost and does not come back within `timeout`.
         """
         from .calls import request
 

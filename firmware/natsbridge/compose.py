@@ -5,7 +5,7 @@ import json
 from micropython import const
 
 from .envelope import Source
-from .errors import INVALID_ARGUMENT, INVALID_PAYLOAD_TYPE, PAYLOAD_TOO_LARGE, fail
+from .errors import INVALID_ARGUMENT, INVALID_PAYLOAD_TYPE, PAYLOAD_TOO_LARGE, check, fail
 from .log import uuid4
 from .payload import (
     BYTE_TYPES,
@@ -29,7 +29,7 @@ def compose(env, data, size_threshold):
     Raises INVALID_ARGUMENT, INVALID_PAYLOAD_TYPE for what a receiver would refuse.
     """
     for key in STRINGS:
-        _check_field(key, env[key])
+        check_field(key, env[key])
     metadata = env["metadata"]
     if not isinstance(metadata, dict) or check_json(metadata, 1):
         raise fail(INVALID_ARGUMENT, "metadata")
@@ -37,17 +37,13 @@ def compose(env, data, size_threshold):
         env["metadata"] = metadata = dict(metadata, clock="unset")
     if len(_dump(metadata)) > MAX_METADATA:
         raise fail(INVALID_ARGUMENT, "metadata")
-    # A bool is an int to CPython, where the tests run this too.
-    if isinstance(size_threshold, bool) or not isinstance(size_threshold, int):
-        size_threshold = -1
-    if size_threshold < 0:
-        raise fail(INVALID_ARGUMENT, "threshold")
+    check("size_threshold", size_threshold)
     if not isinstance(data, (list, tuple)) or len(data) > MAX_PAYLOADS:
         raise fail(INVALID_ARGUMENT, "payloads")
     for p in data:
         if not isinstance(p, (list, tuple)) or len(p) != 3:
             raise fail(INVALID_ARGUMENT, "payloads")
-        _check_field("dataname", p[0])
+        check_field("dataname", p[0])
     sources = []
     for dataname, value, payload_type in data:
         source = open_source(dataname, value, payload_type)
@@ -67,7 +63,7 @@ def compose(env, data, size_threshold):
     return sources
 
 
-def _check_field(key, value):
+def check_field(key, value):
     if not isinstance(value, str) or len(value.encode()) > MAX_FIELD:
         raise fail(INVALID_ARGUMENT, "field", key, MAX_FIELD)
 

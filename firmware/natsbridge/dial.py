@@ -1,6 +1,7 @@
 """connect: its arguments, and servers' URLs. Dropped again afterwards."""
 
-from .errors import INVALID_ARGUMENT, fail
+from .errors import INVALID_ARGUMENT, check, fail
+from .payload import MAX_FIELD
 from .stream import until
 
 
@@ -52,19 +53,21 @@ def connect(
         servers = setting("NATS_URL", "nats://localhost:4222")
     if isinstance(servers, str):
         servers = [servers]
-    if not servers:
+    if not isinstance(servers, (list, tuple)) or not servers:
         raise fail(INVALID_ARGUMENT, "servers")
     if not (isinstance(jwt, str) and isinstance(nkey, str)) or callable(sign) != bool(jwt or nkey):
         raise fail(INVALID_ARGUMENT, "sign")
-    for value in (base_delay, max_delay, ping_interval):
-        if type(value) not in (int, float) or value < 0:
-            raise fail(INVALID_ARGUMENT, "limit", "a delay or interval", value)
-    if type(pending_size) is not int or pending_size < 0:
-        raise fail(INVALID_ARGUMENT, "limit", "pending_size", pending_size)
+    check("base_delay", base_delay, 0, float)
+    check("max_delay", max_delay, 0, float)
+    check("ping_interval", ping_interval, 0, float)
+    check("pending_size", pending_size)
     if tls == {}:
         tls = True  # TLS, with no options: never plain TCP
-    who = {"lang": "micropython", "name": name, "jwt": jwt, "nkey": nkey}
-    who.update({"user": user, "pass": password, "auth_token": token})
+    who = {"name": name, "user": user, "pass": password, "auth_token": token}
+    for value in [id] + list(who.values()):
+        if not isinstance(value, str) or len(value.encode()) > MAX_FIELD:
+            raise fail(INVALID_ARGUMENT, "field", "a name, id or login", MAX_FIELD)
+    who.update({"lang": "micropython", "jwt": jwt, "nkey": nkey})
     servers = [parse_server(s, who, bool(tls)) for s in servers]
     if tls or any(s[3] for s in servers):
         from .tls import context
@@ -122,6 +125,8 @@ def _guarded(nc, on_idle):
 def parse_server(url, who, secure):
     """(host, port, who, secure, host) of ``[nats://|tls://][user:password@|token@]host[:port]``;
     `who` is what CONNECT says of us, as far as the URL does not."""
+    if not isinstance(url, str):
+        raise fail(INVALID_ARGUMENT, "servers")
     scheme, mark, rest = url.partition("://")
     if not mark:
         rest = url

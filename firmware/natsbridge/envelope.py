@@ -117,7 +117,7 @@ class EnvelopeJSON:
     def _write_base64(self, stream, source, dataname):
         size = source.size
         buf = memoryview(self.buf or bytearray(_CHUNK))[:_CHUNK]
-        read = source.readinto
+        fill = source.fill
         write = stream.write
         progress = self.on_progress
         n = _CHUNK
@@ -126,17 +126,7 @@ class EnvelopeJSON:
             if n > size - done:
                 n = size - done
                 buf = buf[:n]
-            at = 0
-            while at < n:
-                why = "it ended early"
-                try:
-                    got = read(buf[at:] if at else buf)
-                except OSError as e:
-                    got = None
-                    why = e
-                if not got:
-                    raise fail(INVALID_ARGUMENT, "source", dataname, why)
-                at += got
+            fill(buf, n, dataname)
             out = b2a_base64(buf)
             write(out, 0, len(out) - 1)  # not its line end
             out = None  # its place can be had again
@@ -161,7 +151,7 @@ class Source:
                 self.at = data.seek(0, 1)
                 self.size = data.seek(0, 2) - self.at
                 data.seek(self.at)
-            except (OSError, AttributeError, TypeError):
+            except (OSError, AttributeError, TypeError, ValueError):
                 self.size = None
         else:
             self.data = memoryview(data)
@@ -173,6 +163,24 @@ class Source:
         buf[: len(part)] = part
         self.at += len(part)
         return len(part)
+
+    def fill(self, buf, n, dataname):
+        """Read `n` bytes, all that `buf` takes: their number, less only at the end of what has no
+        known size. Raises INVALID_ARGUMENT where they can't be had."""
+        at = 0
+        while at < n:
+            why = "it ended"
+            try:
+                got = self.readinto(buf[at:] if at else buf)
+            except (OSError, ValueError) as e:
+                got = None
+                why = e
+            if not got:
+                if got == 0 and self.size is None:
+                    break
+                raise fail(INVALID_ARGUMENT, "source", dataname, why)
+            at += got
+        return at
 
     def rewind(self):
         """Go back to the first byte. Raises INVALID_ARGUMENT where the stream can't."""

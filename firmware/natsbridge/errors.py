@@ -48,7 +48,8 @@ class NATSBridgeError(Exception):
 
 
 def fail(code, key, *values, **details):
-    """The NATSBridgeError with the message that texts.py has for `key` under `code`."""
+    """The NATSBridgeError with the message that texts.py has for `key` under `code`; where the heap
+    is too short for that, it is the key with the values."""
     gc.collect()
     try:
         if gc.mem_free() < _TEXTS:  # an import that fails half-way can leave its heap taken
@@ -58,9 +59,25 @@ def fail(code, key, *values, **details):
         key = text(code, key, values)
     except MemoryError:
         gc.collect()
-        key += ": no heap left to say more"
+        try:
+            key = "%s %s" % (key, values)
+        except MemoryError:
+            pass  # the key alone, then
     drop("texts")
     return NATSBridgeError(code, key, details)
+
+
+def check(name, value, start=0, kind=None):
+    """Raise INVALID_ARGUMENT unless the argument of that name is an int, or of the type `kind`, and
+    at least `start`, but not infinite."""
+    if type(value) not in (int, kind) or value < start or value - value != 0:
+        raise fail(INVALID_ARGUMENT, "limit", name, value, start)
+
+
+def check_type(nc, function=None):
+    """Raise INVALID_ARGUMENT unless they are a connection and a function, or nothing."""
+    if (nc and not hasattr(nc, "scratch")) or (function and not callable(function)):
+        raise fail(INVALID_ARGUMENT, "kinds")
 
 
 def make_room(size, *needed):

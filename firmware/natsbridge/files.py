@@ -60,10 +60,10 @@ def commit(folder, targets):
 def safe_name(dataname):
     """A file name made of `dataname`: of letters, digits and ``._-``, never hidden, never a
     device's, at most 100 bytes."""
-    name = "".join(
-        c if "a" <= c <= "z" or "A" <= c <= "Z" or "0" <= c <= "9" or c in "._-" else "_"
-        for c in dataname
-    )
+    name = ""
+    for c in dataname:
+        good = "a" <= c <= "z" or "A" <= c <= "Z" or "0" <= c <= "9" or c in "._-"
+        name += c if good else "_"
     stem, ext = _split(name)
     if len(ext) > 50:  # no extension anyone means
         stem, ext = name, ""

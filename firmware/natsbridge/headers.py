@@ -7,9 +7,17 @@ def pack(nc, subject, reply, headers, size):
     """(what is written before a payload of `size` bytes, the size of both)."""
     if not nc._options["headers"]:
         raise fail(NATS_CONNECTION_FAILED, "headers", nc.url)
+    block = ("NATS/1.0\r\n" + join(headers) + "\r\n").encode()
+    n = len(block)
+    head = "HPUB %s %s %d %d\r\n" % (subject, reply or "", n, n + size)
+    return head.encode() + block, n + size
+
+
+def join(headers):
+    """Their lines. Raises INVALID_ARGUMENT."""
     if not isinstance(headers, dict):
-        raise fail(INVALID_ARGUMENT, "header", headers, "")
-    lines = ["NATS/1.0"]
+        raise fail(INVALID_ARGUMENT, "header", headers)
+    lines = ""
     for name in headers:
         value = headers[name]
         good = isinstance(name, str) and isinstance(value, str) and name
@@ -19,12 +27,9 @@ def pack(nc, subject, reply, headers, size):
         for c in value if good else "":
             good = good and (c >= " " or c == "\t") and c != "\x7f"
         if not good:
-            raise fail(INVALID_ARGUMENT, "header", name, value)
-        lines.append(name + ": " + value)
-    block = ("\r\n".join(lines) + "\r\n\r\n").encode()
-    n = len(block)
-    head = "HPUB %s %s %d %d\r\n" % (subject, reply or "", n, n + size)
-    return head.encode() + block, n + size
+            raise fail(INVALID_ARGUMENT, "header", name)
+        lines += "%s: %s\r\n" % (name, value)
+    return lines
 
 
 def unpack(msg, block):

@@ -7,7 +7,7 @@ from micropython import const
 
 from .errors import INVALID_ENVELOPE, NATSBridgeError
 from .log import timestamp, trace, uuid4
-from .payload import is_subject
+from .payload import check_subject, is_subject
 
 _MAX_SIZE = const(1024)  # bytes of an error response
 _INTERVAL = const(1000)  # ms between two of them
@@ -35,6 +35,12 @@ def matches(pattern, subject):
         if i >= len(words) or wanted[i] not in ("*", words[i]):
             return False
     return len(words) == len(wanted)
+
+
+def check(subjects):
+    """Raise INVALID_ARGUMENT unless they are what smartreceive takes for nack_subjects."""
+    for subject in subjects if isinstance(subjects, (list, tuple)) else (None,):
+        check_subject(subject, True)
 
 
 def answer(nc, msg, env, error, nack_subjects):

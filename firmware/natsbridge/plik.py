@@ -6,7 +6,7 @@ from hashlib import sha256
 
 from micropython import const
 
-from .compose import open_source
+from .compose import check_field, open_source
 from .errors import (
     DOWNLOAD_FAILED,
     INTEGRITY_ERROR,
@@ -14,6 +14,7 @@ from .errors import (
     PAYLOAD_TOO_LARGE,
     UPLOAD_FAILED,
     NATSBridgeError,
+    check,
     fail,
 )
 from .http import base, parse, read
@@ -70,14 +71,8 @@ def upload_by(job, value):
         raise fail(INVALID_ARGUMENT, "unsized")
     else:
         data = bytearray(source.size)
-        view = memoryview(data)
-        at = 0
         source.rewind()
-        while at < len(data):
-            n = source.readinto(view[at:])
-            if not n:
-                raise fail(UPLOAD_FAILED, "source", name, n, at, len(data))
-            at += n
+        source.fill(memoryview(data), source.size, name)
     try:
         answer = handler(url, name, data)
     except NATSBridgeError:
@@ -151,15 +146,16 @@ def plik_upload(
     Returns {"status": 200, "uploadid", "fileid", "url", "size", "sha256", "uploadtoken"}.
     Raises UPLOAD_FAILED, INVALID_ARGUMENT, INVALID_PAYLOAD_TYPE.
     """
+    check("ttl", ttl)
+    if type(removable) is not bool:
+        raise fail(INVALID_ARGUMENT, "kinds")
     job = Upload(file_server_url, None, until(timeout))
-    for name in headers or ():
-        line = "%s: %s" % (name, headers[name])
-        good = line.split(":")[0].strip() == name != ""
-        for c in line:
-            good = good and " " <= c <= "~"
-        if not good:
-            raise fail(INVALID_ARGUMENT, "headers", name)
-        job.extra += line + "\r\n"
+    if headers:
+        from .headers import join
+
+        job.extra += join(headers)
+        if len(job.extra.encode()) > len(job.extra):
+            raise fail(INVALID_ARGUMENT, "headers")
     job.tls = tls
     job.correlation_id = correlation_id
     result = _upload(job, dataname, data, ttl, removable, False, on_progress)
@@ -177,6 +173,7 @@ def plik_oneshot_upload(file_server_url, dataname, data):
 
 
 def _upload(job, dataname, data, ttl, removable, oneshot, on_progress):
+    check_field("dataname", dataname)
     job.form = {"ttl": ttl, "removable": removable, "oneShot": oneshot}
     job.on_progress = on_progress
     job.buf = bytearray(1032)
@@ -195,6 +192,9 @@ def fetch_with_backoff(url, max_retries=5, base_delay=100, max_delay=5000, corre
     from .download import Claims
     from .sink import Sink
 
+    check("max_retries", max_retries, 1)
+    check("base_delay", base_delay, 0, float)
+    check("max_delay", max_delay, 0, float)
     try:
         origin = parse(url)[0]
     except ValueError:

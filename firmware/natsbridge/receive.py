@@ -50,7 +50,15 @@ def smartreceive(
     if not isinstance(msg, Msg):
         raise fail(INVALID_ARGUMENT, "msg", msg)
     nc = nats_connection or msg.connection
+    errors.check_type(nc, fileserver_download_handler)
     deadline = until(timeout)
+    errors.check("max_retries", max_retries, 1)
+    errors.check("base_delay", base_delay, 0, float)
+    errors.check("max_delay", max_delay, 0, float)
+    if nack_subjects != ():
+        from .nack import check
+
+        check(nack_subjects)
     msg.rewind()
     where = Sink(sink, spool_dir, max_payload_size)
     reader = None
@@ -71,7 +79,10 @@ def smartreceive(
         msg.connection.bound(None)
         items = env["payloads"]
         trace(env["correlation_id"], "Received %d bytes on %s" % (len(msg), msg.subject))
-        links = [item for item in items if item["transport"] == "link"]
+        links = []
+        for item in items:
+            if item["transport"] == "link":
+                links.append(item)
         if links:
             errors.make_room(24576, "receive", "sink", "download", "http")
             from .download import Claims
@@ -124,5 +135,7 @@ def smartreceive(
         if links:
             Claims = claims = consume = None
             errors.make_room(0, "receive", "sink")
-    env["payloads"] = [(i["dataname"], i["target"].data, i["payload_type"]) for i in items]
+    for i in range(len(items)):
+        item = items[i]
+        items[i] = item["dataname"], item["target"].data, item["payload_type"]
     return env

@@ -36,12 +36,12 @@ def again(job, e):
         trace(job.correlation_id, "%s: %s" % (job.dataname, e))
         if not isinstance(e, Fault) or job.attempts >= job.max_retries:
             break
-        ms = min(job.max_delay, job.base_delay << min(job.attempts - 1, 16))
+        ms = int(min(job.max_delay, job.base_delay * (1 << min(job.attempts - 1, 16))))
         ms -= ms * os.urandom(1)[0] >> 9  # up to half: many devices must not come back in step
         if job.status > 399:
             after = job.headers[5] or ""  # Retry-After; as a date it would need a clock
             if after.isdigit() and len(after) < 7:
-                ms = min(job.max_delay, max(ms, int(after) * 1000))
+                ms = int(min(job.max_delay, max(ms, int(after) * 1000)))
         if job.done:
             # What is missing only, if there is a way to tell whether the pieces belong together:
             # the digest, or a strong ETag (the others begin with W/).

@@ -46,10 +46,13 @@ def smartsend(
     UPLOAD_FAILED, NATS_CONNECTION_FAILED.
     """
     check_subject(subject)
+    errors.check_type(nats_connection, fileserver_upload_handler)
     if size_threshold is None:
         from . import setting
 
-        size_threshold = int(setting("SIZE_THRESHOLD", 100000))
+        size_threshold = setting("SIZE_THRESHOLD", "100000")
+        if size_threshold.isdigit():  # else it is refused, as any other str
+            size_threshold = int(size_threshold)
     env = {
         "correlation_id": correlation_id or uuid4(),
         "msg_id": msg_id or uuid4(),
@@ -154,4 +157,5 @@ def publish_message(nats, subject, msg_json, correlation_id=""):
             nc.publish(subject, msg_json)
             nc.flush()
     else:
+        errors.check_type(nats or 1)
         nats.publish(subject, msg_json)

@@ -10,6 +10,7 @@ from .errors import (
     INVALID_ARGUMENT,
     PAYLOAD_TOO_LARGE,
     Malformed,
+    check,
     fail,
     keep_only,
 )
@@ -26,19 +27,18 @@ class Sink:
     """
 
     def __init__(self, sink, spool_dir, limit):
-        self.sink = None if isinstance(sink, str) else sink
+        self.sink = sink if callable(sink) else None
         self.folder = spool_dir if self.sink else sink
         self.limit = limit
         self.files = []
-        if self.sink and not callable(self.sink):
-            raise fail(INVALID_ARGUMENT, "sink")
-        if self.folder is not None:
+        if limit is not None:
+            check("max_payload_size", limit)
+        for path in (self.folder, spool_dir):
             try:
-                good = os.stat(self.folder)[0] & 0x4000
-            except OSError:
-                good = False
-            if not good:
-                raise fail(INVALID_ARGUMENT, "folder", self.folder)
+                if path is not None and (not path or not os.stat(path)[0] & 0x4000):
+                    raise OSError
+            except (OSError, TypeError):
+                raise fail(INVALID_ARGUMENT, "folder", path)
 
     def check(self, dataname, size):
         """Raise PAYLOAD_TOO_LARGE if `size` bytes are over the limit."""
@@ -50,6 +50,8 @@ class Sink:
         if self.sink:
             stream = self.sink(dataname, payload_type, size)
             if stream is not None:
+                if not hasattr(stream, "write"):
+                    raise fail(INVALID_ARGUMENT, "sink", stream)
                 return Target(stream)
         elif self.folder is not None and payload_type in BYTE_TYPES:
             return self.temporary()
@@ -98,7 +100,11 @@ class Target:
             self.data[self.at : self.at + n] = data
             self.at += n
         else:
-            took = self.data.write(data)  # compared one by one: a tuple would be built each time
+            try:
+                took = self.data.write(data)
+            except ValueError as e:  # it is closed
+                raise OSError(e)
+            # Compared one by one: a tuple would be built each time.
             if took != n and took is not None:
                 raise OSError(28)  # ENOSPC, which not every port's errno has
 

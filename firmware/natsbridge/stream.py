@@ -11,20 +11,21 @@ import time
 
 from micropython import const
 
-from .errors import INVALID_ARGUMENT, fail
+from .errors import check
 
 _SLICE = const(50)  # ms: two calls of idle are at most twice as far apart
 _STALL = const(10000)  # ms without a byte moved after which a peer counts as gone
 _REST = const(16)  # short lines that may wait for the peer to take them
+_EVER = const(1 << 18)  # s, 3 days: longer than some ports' ticks_ms can tell
 
 
 def until(timeout):
     """The deadline (ticks_ms) of what may take `timeout` s, None for none. Raises
     INVALID_ARGUMENT."""
     if timeout is not None:
-        if timeout < 0:
-            raise fail(INVALID_ARGUMENT, "limit", "timeout", timeout)
-        return time.ticks_add(time.ticks_ms(), int(timeout * 1000))
+        check("timeout", timeout, 0, float)
+        if timeout < _EVER:
+            return time.ticks_add(time.ticks_ms(), int(timeout * 1000))
 
 
 def passed(deadline):

@@ -20,31 +20,30 @@ TEXTS = {
     INVALID_ARGUMENT: """
 write: the connection is in the middle of a message: let on_progress and sources only take notes, \
 or use another connection
-header: the header %r: %r is no name of letters, digits and dashes with a str of one line
+header: the header %r is no name of letters, digits and dashes, or its value is no str of one line
 field: %s is not a str of at most %d bytes
-headers: headers must be a dict of printable str without line breaks; %r is not, or its value
+headers: the headers of an upload must be ASCII
 https: %s wants TLS, and nobody told which CA to trust: pass tls to plik_upload, or to connect() for smartsend \
 and smartreceive (tls={"ca": "ca.pem"})
-folder: the folder %r does not exist; make it first
+folder: %r is no folder that exists, and no callable; make it first
 metadata: metadata must be a dict of JSON values, at most 4096 bytes of them
 msg: smartreceive takes a Msg, as next() returns it, not %r
 read: the message on %s is no longer there: it was read already, or another call read past it; \
 use a large message before the next call
-limit: %s must be a number, 0 or more, not %r
+limit: %s can't be %r: it is a number (of bytes, things or attempts a whole one) from %d on
 payloads: data must be a list of at most 64 payloads (dataname, value, payload_type)
 rewind: a source can't be read again: %s; pass bytes or a seekable file
 payload: the payload %r is no bytes and no str
 scheme: the server's URL begins with %s://; this version connects to nats:// and tls://
 server: server %r has no host and port; write nats://host:4222
-servers: servers is empty; give a URL such as nats://192.168.1.10:4222
+servers: servers must be a URL such as nats://192.168.1.10:4222, or a list of them
 sign: jwt and nkey need sign, a function that signs the server's nonce: sign(nonce) -> 64 bytes
-sink: sink must be None, a folder's path or a callable
+sink: sink must return a stream, which has write(), or None, not %r
 sink-io: the sink failed: %s; check the space and the folder it writes to
-source: the source of payload %r failed while it was sent (%s); the message was not published, \
-and the next call connects again
+source: the source of payload %r failed while it was sent: %s; nothing was published, and if it went \
+inside the message, the next call connects again
 subject: subject %r can't be used; use dotted words such as 'lab.camera': no white space, no control \
 character, no empty word, and wildcards only to subscribe
-threshold: size_threshold must be a number of bytes, 0 or more
 tls-ca: TLS needs a CA to verify the server, since a board has no store of them; pass \
 tls={"ca": "ca.pem"} (a path, or bytes), or, where nothing secret is sent, tls={"verify": False}
 tls-file: tls: a certificate or key can't be used (%s); give paths, or bytes of PEM or DER
@@ -55,6 +54,7 @@ is sent, pass tls={"verify": False}
 url: the URL %s is refused: it must be http://host[:port]/path or https, of at most 1024 characters, with none \
 in it that two programs can read in two ways
 unsized: an upload handler needs the size of its data; pass bytes or a seekable file
+kinds: nats_connection must be what connect() returned, a handler a function, and removable a bool
 unsubbed: the subscription to %s has ended; subscribe again
 """,
     INVALID_PAYLOAD_TYPE: """
@@ -117,13 +117,11 @@ plik: what answers at %s is not a Plik server
 refused: %r can't be uploaded: %s answered %s
 handler: the file server's handler gave %r for payload %r; it must return what the walkthrough's \
 contract says
-source: the source of payload %r gave %s after %d bytes of %s
 """,
     DOWNLOAD_FAILED: """
 attempts: %r can't be fetched from %s: %s; check that the file server runs there, and try again
 login: %r can't be fetched: %s answered %s; write http://user:password@host as fileserver_url
 refused: %r can't be fetched: %s answered %s
-target: %r can't be kept: its target took %r of %d bytes; check the space there
 handler: the file server's handler gave %r for payload %r; it must return what the walkthrough's \
 contract says
 """,

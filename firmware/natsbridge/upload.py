@@ -127,7 +127,7 @@ class Upload(Connection):
         sha256 = hashlib.sha256()
         md5 = hashlib.md5() if hasattr(hashlib, "md5") else None
         view = memoryview(self.buf)[6 : 6 + _CHUNK]
-        readinto = source.readinto
+        fill = source.fill
         write = self.write
         progress = self.on_progress
         at = 0
@@ -136,15 +136,9 @@ class Upload(Connection):
             part = view
             if size is not None and size - at < _CHUNK:
                 part = view[: size - at]
-            try:
-                n = why = readinto(part)
-            except OSError as e:
-                n = None
-                why = e
+            n = fill(part, len(part), self.dataname)
             if not n:
-                if n == 0 and size is None:
-                    break
-                raise fail(UPLOAD_FAILED, "source", self.dataname, why, at, size)
+                break
             if n < _CHUNK:
                 part = view[:n]
             sha256.update(part)

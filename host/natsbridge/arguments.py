@@ -22,15 +22,18 @@ T = TypeVar("T")
 
 
 def check_timeout(timeout: float | None) -> None:
-    """Refuse a time-out (s) that is neither None nor a number >= 0 with `INVALID_ARGUMENT`."""
+    """Refuse a time-out (s) that is neither None nor a finite number >= 0: `INVALID_ARGUMENT`."""
     if timeout is None:
         return
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
         raise NATSBridgeError(
             INVALID_ARGUMENT, f"timeout must be seconds or None, not {type(timeout).__name__}"
         )
-    if math.isnan(timeout) or timeout < 0:
-        raise NATSBridgeError(INVALID_ARGUMENT, f"timeout must be 0 or more seconds, not {timeout}")
+    if not 0 <= timeout < math.inf:
+        raise NATSBridgeError(
+            INVALID_ARGUMENT,
+            f"timeout must be 0 or more seconds, or None for no limit, not {timeout}",
+        )
 
 
 def check_count(value: object, what: str, least: int = 0) -> None:

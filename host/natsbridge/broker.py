@@ -14,6 +14,7 @@ What nats-py 2.16 does otherwise, and how it is met here:
 * Malformed headers, which anybody may send, end its reading. `Broker` reads them itself.
 * What ends an attempt to reconnect with an unexpected exception ends all further ones. `Broker`
   lets out only those that are expected.
+* It heeds a server's limit for messages (max_payload) only as it was at the beginning.
 * Messages of several subscriptions lose their order. `Arrival` numbers them as they are parsed.
 """
 
@@ -169,6 +170,8 @@ class Broker(Client):
                     raise nats.errors.SecureConnWantedError
                 info["tls_required"] = True  # where it is optional, too
         await super()._process_info(info, initial_connection)
+        if not initial_connection and isinstance(info.get("max_payload"), int):
+            self._max_payload = info["max_payload"]
 
     async def _process_headers(self, headers: bytes | None) -> dict[str, str] | None:
         self.block = headers or None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
 import nats.errors
@@ -25,6 +25,7 @@ from natsbridge.errors import (
     NATSBridgeError,
 )
 from natsbridge.headers import check_headers
+from natsbridge.lameduck import leave
 from natsbridge.log import logger
 from natsbridge.source import bytes_view
 from natsbridge.subjects import check_queue, check_subject
@@ -44,6 +45,10 @@ _BUFFER = 2 << 20
 _LOST = "the connection was lost; what was published since the last flush may not have arrived"
 
 T = TypeVar("T")
+
+
+def _gone(timeout: float | None) -> str:
+    return f"the connection is lost, and was not back within {timeout} s"
 
 
 class Connection:
@@ -78,7 +83,8 @@ class Connection:
         self._published_in: int | None = None  # which reconnect, first since the last flush
         self._subscriptions: set[Subscription] = set()
         self._changes = Changes()
-        self._flushes: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._leaving = False  # a lame duck
 
     async def _open(
         self,
@@ -100,6 +106,7 @@ class Connection:
             closed_cb=self._on_closed,
             disconnected_cb=self._on_disconnected,
             reconnected_cb=self._on_reconnected,
+            lame_duck_mode_cb=self._on_lame_duck,
             **options,
         )
 
@@ -114,7 +121,25 @@ class Connection:
         logger.info("connected again to %s", self.url)
         self._changes.wake()
 
+    async def _on_lame_duck(self) -> None:
+        if self._broker is not None and not self._leaving:
+            self._leaving = True
+            self._start(leave(self, self._broker))
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run a task that ends with the connection."""
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended_task)
+        return task
+
+    def _ended_task(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # seen: whoever waited has it, or has gone
+
     async def _on_disconnected(self) -> None:
+        self._leaving = False
         logger.info("the connection to %s is lost", self._url)
         self._changes.wake()
 
@@ -186,7 +211,7 @@ class Connection:
         self._check_open()
         while not self._client.is_connected:
             if not await self._changes.wait(deadline):
-                raise self._failed(what, f"the connection is lost since {timeout} s or more")
+                raise self._failed(what, _gone(timeout))
             self._check_open()
 
     async def publish(
@@ -296,8 +321,9 @@ class Connection:
         """Return the next message of any subscription, in the order in which they came.
 
         Args:
-            timeout: seconds after which to return None; None: wait for ever. After `drain`, None
-                comes at once when nothing is left.
+            timeout: seconds after which to return None; None: wait for ever, also for a lost
+                connection to come back. 0 never waits. After `drain`, None comes at once when
+                nothing is left.
 
         Raises:
             NATSBridgeError: as `Subscription.next`.
@@ -327,6 +353,8 @@ class Connection:
                 return None
             self._check_open()
             if not await self._changes.wait(deadline):
+                if timeout and not self._client.is_connected:  # that is no silence
+                    raise self._failed("waiting for messages", _gone(timeout))
                 return None
 
     async def request(
@@ -339,16 +367,20 @@ class Connection:
         """Publish and return the first answer, or None when none came within `timeout` seconds.
 
         Raises:
-            NATSBridgeError: as `publish`; `NATS_CONNECTION_FAILED` at once where nobody listens.
+            NATSBridgeError: as `publish`; `NATS_CONNECTION_FAILED` also at once where nobody
+                listens, and where the connection is lost and not back within `timeout`.
         """
         check_timeout(timeout)
-        data, size = self._check_message(subject, payload, headers)
-        await self._room(f"a request to {subject!r}", size)
+        deadline = deadline_of(timeout)
+        data, _ = self._check_message(subject, payload, headers)
+        what = f"a request to {subject!r}"
+        await self._stand(what, timeout)
+        left = None if deadline is None else max(deadline - asyncio.get_running_loop().time(), 0)
         try:
             answer = await self._client.request(
                 subject,
                 data,
-                timeout=timeout,  # type: ignore[arg-type] # None waits for ever
+                timeout=left,  # type: ignore[arg-type] # None waits for ever
                 headers=headers or None,
             )
         except nats.errors.NoRespondersError:
@@ -357,9 +389,11 @@ class Connection:
             ) from None
         except asyncio.TimeoutError:
             self._check_open()
+            if not self._client.is_connected:
+                raise self._failed(what, _gone(timeout)) from None
             return None
         except (nats.errors.Error, OSError) as e:
-            raise self._failed(f"a request to {subject!r}", e) from e
+            raise self._failed(what, e) from e
         return Msg._of(answer, self)
 
     async def flush(self, timeout: float | None = 5) -> None:
@@ -390,9 +424,7 @@ class Connection:
         deadline = deadline_of(timeout)
         await self._stand(what, timeout)  # until then nats-py's own flush would return at once
         reconnects = self._client.stats["reconnects"]
-        task = asyncio.ensure_future(self._client.flush(timeout=_FLUSH_S))
-        self._flushes.add(task)
-        task.add_done_callback(self._flushed)
+        task = self._start(self._client.flush(timeout=_FLUSH_S))
         while not task.done():
             if not await self._changes.wait(deadline, task):
                 raise self._failed(what, f"no answer within {timeout} s")
@@ -403,11 +435,6 @@ class Connection:
         fault = asyncio.CancelledError() if task.cancelled() else task.exception()
         if fault is not None:
             raise self._failed(what, fault) from fault
-
-    def _flushed(self, task: asyncio.Task[None]) -> None:
-        self._flushes.discard(task)
-        if not task.cancelled():
-            task.exception()  # seen: whoever waited has it, or has gone
 
     async def drain(self, timeout: float | None = 5) -> None:
         """End all subscriptions, but let what came for them be taken, and flush.
@@ -456,7 +483,7 @@ class Connection:
                 await self.flush(CLOSE_S)
         self._closed = True
         self._changes.wake()
-        flushes = list(self._flushes)
+        tasks = list(self._tasks)
         try:
             if self._broker is not None:
                 await asyncio.wait_for(self._broker.close(), CLOSE_S)
@@ -465,10 +492,10 @@ class Connection:
         finally:
             if self._broker is not None:
                 self._broker.abort()
-            for task in flushes:
+            for task in tasks:
                 task.cancel()
-        if flushes:
-            await asyncio.wait(flushes)
+        if tasks:
+            await asyncio.wait(tasks)
         if lost:
             raise self._failed("closing", f"{lost} bytes of messages that waited were not sent")
 

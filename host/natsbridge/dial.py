@@ -66,7 +66,8 @@ async def connect(
             its bytes), verify, hostname and handshake_first (`natsbridge.tls`), or an
             `ssl.SSLContext`: a server without TLS is told nothing then. None: TLS where the
             server or a tls:// URL demands it.
-        reconnect: whether a lost connection comes back by itself, however long that takes.
+        reconnect: whether a lost connection comes back by itself, however long that takes, and
+            one to a server that is about to end moves to another one.
         base_delay: ms after the first round of attempts at that; doubled after each further one.
         max_delay: ms between two rounds at most.
         ping_interval: seconds between PINGs. Two without an answer, and the link is taken to be

@@ -20,17 +20,17 @@ import hmac
 import ipaddress
 import json
 import logging
-import re
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import BinaryIO
 from urllib.parse import quote, urlsplit
 
 from aiohttp import ClientError, web
 
 from natsbridge.errors import INVALID_ARGUMENT, NATSBridgeError
+from natsbridge.fileform import Form, moving, read_options, refusal
 from natsbridge.filestore import UPLOADED, File, FileStore, TooLarge, Upload
 from natsbridge.log import Formatter, logger, trace
 
@@ -42,13 +42,8 @@ MAX_NAME = 1024
 MAX_OPTIONS = 1 << 20
 #: Seconds in 30 years, so that every expiry is a date.
 MAX_TTL = 30 * 365 * 86400
-#: Bytes of a multipart body before its file starts.
-MAX_PREFACE = 1 << 20
 #: Bytes read from disk at a time.
 PIECE = 128 << 10
-#: Seconds without a byte moving after which a transfer is given up: a device that lost its
-#: network does not say so.
-STALL_S = 60.0
 #: Seconds for which the rest of a refused body is still read, so that the answer is, too.
 LINGER_S = 1.0
 #: Seconds that running transfers get to end when the server stops, and again to clean up.
@@ -64,28 +59,7 @@ PAGE = (
     "<h1>NATSBridge file server</h1><p>Files are kept here for a while and fetched by their URL."
 )
 
-_BOUNDARY = re.compile(
-    r'multipart/(?:form-data|mixed)\s*;.*?boundary=(?:"([^"]{1,70})"|([^\s";]{1,70}))', re.I
-)
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_PARAMETER = re.compile(r';\s*([\w.*-]+)=(?:"([^"]*)"|([^\s";]+))')
-_DISPOSITION = re.compile(r'form-data(?:\s*;\s*[\w.*-]+=(?:"[^"]*"|[^\s";]+))*;?', re.I)
-
-T = TypeVar("T")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-_ERRORS: dict[int, type[web.HTTPException]] = {
-    400: web.HTTPBadRequest,
-    403: web.HTTPForbidden,
-    404: web.HTTPNotFound,
-    500: web.HTTPInternalServerError,
-}
-
-
-def _error(status: int, message: str) -> web.HTTPException:
-    """Return an error as Go writes it: plain text and a line break."""
-    return _ERRORS[status](text=message + "\n", headers={"X-Content-Type-Options": "nosniff"})
 
 
 def _moved(location: str) -> web.Response:
@@ -123,14 +97,6 @@ def _human(size: int) -> str:
     return f"{value:.{1 if size >= 1000 and value < 10 else 0}f} {units[0]}"
 
 
-async def _moving(transfer: Awaitable[T]) -> T:
-    """Await one step of a transfer. Raises ConnectionAbortedError after `STALL_S`."""
-    try:
-        return await asyncio.wait_for(transfer, STALL_S)
-    except asyncio.TimeoutError:
-        raise ConnectionAbortedError(f"no byte moved for {STALL_S:g} s") from None
-
-
 def _read(stream: BinaryIO, size: int) -> bytes:
     """Return the next bytes of a body whose headers are sent: a fault can only cut it off."""
     try:
@@ -156,7 +122,7 @@ async def _answer_errors(request: web.Request, handler: Handler) -> web.StreamRe
         error = e
     except OSError as e:
         logger.error("file server: %s %s: %s", request.method, request.path, e)
-        error = _error(500, "internal server error")
+        error = refusal(500, "internal server error")
     if not request.content.at_eof():
         error.force_close()
     agent = request.headers.get("User-Agent", "").lower()
@@ -165,108 +131,6 @@ async def _answer_errors(request: web.Request, handler: Handler) -> web.StreamRe
         message = quote((error.text or "").strip())
         return _moved(f"/#/?err={message}&errcode={error.status}&uri={request.rel_url}")
     raise error
-
-
-class _Form:
-    """The file in a multipart body (RFC 7578): first its name, then its bytes as they arrive.
-
-    A body that ends before the boundary that closes the file is an error, also where HTTP has no
-    objection: a sender that fails in the middle of a chunked body can end it well.
-    """
-
-    def __init__(self, request: web.Request) -> None:
-        match = _BOUNDARY.match(request.headers.get("Content-Type", ""))
-        if not match:
-            why = "request Content-Type isn't multipart/form-data"
-            raise _error(400, f"invalid multipart form : {why}")
-        self._content = request.content
-        self._delimiter = b"\r\n--" + (match[1] or match[2]).encode(errors="replace")
-        self._held = b"\r\n"
-        self._taken = 0
-
-    async def _more(self) -> None:
-        data = await _moving(self._content.readany())
-        if not data:
-            raise EOFError
-        self._held += data
-        self._taken += len(data)
-
-    async def data(self) -> AsyncIterator[bytes]:
-        """Yield what comes before the next boundary. Raises EOFError if there is none."""
-        keep = len(self._delimiter) - 1
-        while (end := self._held.find(self._delimiter)) < 0:
-            if len(self._held) > keep:
-                yield self._held[:-keep]
-                self._held = self._held[-keep:]
-            await self._more()
-        if end:
-            yield self._held[:end]
-        self._held = self._held[end + len(self._delimiter) :]
-
-    async def _next_part(self) -> dict[str, str]:
-        """Return the next part's parameters ("name", "filename"); its data comes next."""
-        async for _ in self.data():
-            self._check_preface()
-        while b"\r\n\r\n" not in self._held:
-            if self._held.startswith(b"--"):
-                raise _error(400, "missing file from multipart form")
-            self._check_preface()
-            await self._more()
-        head, _, self._held = self._held.partition(b"\r\n\r\n")
-        return self._parameters(head.decode(errors="replace"))
-
-    def _check_preface(self) -> None:
-        if self._taken > MAX_PREFACE:
-            raise EOFError
-
-    async def name(self) -> str:
-        """Go to the part called "file" and return its file name, without folders."""
-        try:
-            while (part := await self._next_part()).get("name") != "file":
-                pass
-        except EOFError:
-            raise _error(400, "invalid multipart form : multipart: NextPart: EOF") from None
-        name = part.get("filename", "").rstrip("/").rpartition("/")[2]
-        if not name:
-            raise _error(400, "missing file name from multipart form")
-        if _CONTROL.search(name):
-            raise _error(400, "invalid multipart form : malformed MIME header line")
-        return name
-
-    @staticmethod
-    def _parameters(head: str) -> dict[str, str]:
-        for line in head.split("\r\n"):
-            key, _, value = line.partition(":")
-            if key.lower() == "content-disposition" and _DISPOSITION.fullmatch(value.strip()):
-                found = _PARAMETER.findall(value)
-                return {name.lower(): quoted or bare for name, quoted, bare in found}
-        return {}
-
-
-#: The options of an upload that matter here; like Go, we take their names in any case.
-_OPTIONS: dict[str, type] = {
-    **dict.fromkeys(("oneshot", "removable", "stream"), bool),
-    **dict.fromkeys(("login", "password"), str),
-    "ttl": int,
-}
-
-
-def _read_options(body: bytes) -> dict[str, Any]:
-    """Return every option, from JSON as Go reads it: null, or no body at all, changes nothing."""
-    options = {name: kind() for name, kind in _OPTIONS.items()}
-    try:
-        given = json.loads(body or b"null")
-        if not isinstance(given, dict | None):
-            raise ValueError("not an object")
-        for name, value in (given or {}).items():
-            kind = _OPTIONS.get(name.casefold())
-            if kind and value is not None:
-                if type(value) is not kind:
-                    raise ValueError(f"{name} is not of type {kind.__name__}")
-                options[name.casefold()] = value
-    except (ValueError, RecursionError) as e:
-        raise _error(400, f"unable to deserialize request body : {e}") from None
-    return options
 
 
 class FileServer:
@@ -392,17 +256,17 @@ class FileServer:
         upload_id = request.match_info["upload"]
         upload = self._store.get(upload_id)
         if not upload:
-            raise _error(404, f"upload {upload_id} not found")
+            raise refusal(404, f"upload {upload_id} not found")
         if upload.expired:
-            raise _error(404, f"upload {upload_id} has expired")
+            raise refusal(404, f"upload {upload_id} has expired")
         return upload
 
     def _file(self, request: web.Request, upload: Upload) -> File:
         file = upload.files.get(request.match_info["file"])
         if not file:
-            raise _error(404, f"file {request.match_info['file']} not found")
+            raise refusal(404, f"file {request.match_info['file']} not found")
         if file.name != request.match_info["name"]:
-            raise _error(400, "invalid file name")
+            raise refusal(400, "invalid file name")
         return file
 
     @staticmethod
@@ -442,14 +306,14 @@ class FileServer:
     async def _create(self, request: web.Request) -> web.Response:
         given = request.headers.get("X-PlikToken", "")
         if self._token and not given:
-            raise _error(400, "unable to create upload : anonymous uploads are disabled")
+            raise refusal(400, "unable to create upload : anonymous uploads are disabled")
         if self._token and not _same(given, self._token):
-            raise _error(403, "invalid token")
+            raise refusal(403, "invalid token")
         try:
-            options = _read_options(await _moving(request.read()))
+            options = read_options(await moving(request.read()))
         except web.HTTPRequestEntityTooLarge:
             text = "unable to read request body : http: request body too large"
-            raise _error(400, text) from None
+            raise refusal(400, text) from None
         ttl = options["ttl"] or self._default_ttl
         why = ""
         if options["stream"]:
@@ -461,7 +325,7 @@ class FileServer:
         elif ttl > self._max_ttl:
             why = f"invalid TTL. (maximum allowed is : {self._max_ttl})"
         if why:
-            raise _error(400, f"unable to create upload : {why}")
+            raise refusal(400, f"unable to create upload : {why}")
         upload = self._store.create(ttl, options["oneshot"], options["removable"])
         answer = upload.to_json(admin=True, download_domain=self._download_domain)
         answer["files"] = None
@@ -476,32 +340,32 @@ class FileServer:
     async def _remove_upload(self, request: web.Request) -> web.Response:
         upload = self._upload(request)
         if not upload.removable and not self._is_admin(request, upload):
-            raise _error(403, "you are not allowed to remove this upload")
+            raise refusal(403, "you are not allowed to remove this upload")
         self._store.remove(upload)
         return web.Response(text="ok")
 
     async def _add_file(self, request: web.Request) -> web.Response:
         upload = self._upload(request)
         if not self._is_admin(request, upload):
-            raise _error(403, "you are not allowed to add file to this upload")
-        form = _Form(request)
+            raise refusal(403, "you are not allowed to add file to this upload")
+        form = Form(request)
         name = await form.name()
         if len(upload.files) >= MAX_FILES:
             text = f"maximum number file per upload reached, limit is {MAX_FILES}"
-            raise _error(400, text)
+            raise refusal(400, text)
         if len(name.encode()) > MAX_NAME:
             text = f"unable to create file : file name {name[:20]}... is too long,"
-            raise _error(400, f"{text} maximum length is {MAX_NAME} characters")
+            raise refusal(400, f"{text} maximum length is {MAX_NAME} characters")
         with self._store.add(upload, name, self._max_file_size) as incoming:
             try:
                 async for data in form.data():
                     await asyncio.to_thread(incoming.write, data)
             except TooLarge:
                 limit = _human(self._max_file_size)
-                raise _error(400, f"file too big (limit is set to {limit})") from None
+                raise refusal(400, f"file too big (limit is set to {limit})") from None
             except (EOFError, ClientError):
                 text = "unable to read data from request body : unexpected EOF"
-                raise _error(500, text) from None
+                raise refusal(500, text) from None
             return web.json_response(incoming.finish().to_json())
 
     async def _get_file(self, request: web.Request) -> web.StreamResponse:
@@ -510,7 +374,7 @@ class FileServer:
         if self._download_domain and request.host != urlsplit(self._download_domain).netloc:
             return _moved(f"{self._download_domain}{request.rel_url}")
         if file.status != UPLOADED:
-            raise _error(404, f"file {file.name} ({file.id}) is not available : {file.status}")
+            raise refusal(404, f"file {file.name} ({file.id}) is not available : {file.status}")
         response = web.StreamResponse(
             headers={
                 "Content-Type": file.type or "application/octet-stream",
@@ -531,7 +395,7 @@ class FileServer:
             left = file.size
             while left:
                 data = await asyncio.to_thread(_read, stream, min(left, PIECE))
-                await _moving(response.write(data))
+                await moving(response.write(data))
                 left -= len(data)
         await response.write_eof()
         return response
@@ -540,7 +404,7 @@ class FileServer:
         upload = self._upload(request)
         file = self._file(request, upload)
         if not upload.removable and not self._is_admin(request, upload):
-            raise _error(403, "you are not allowed to remove files from this upload")
+            raise refusal(403, "you are not allowed to remove files from this upload")
         self._store.remove_file(upload, file)
         return web.Response(text="ok")
 

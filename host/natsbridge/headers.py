@@ -52,8 +52,7 @@ def check_headers(headers: object) -> int:
         except ValueError:
             raise NATSBridgeError(
                 INVALID_ARGUMENT,
-                f"the header {name} must be a str without line breaks and control characters, not"
-                f" {ascii(value)[:80]}",
+                f"the header {name} must be a str without line breaks and control characters",
             ) from None
     return size
 

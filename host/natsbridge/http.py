@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import random
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
@@ -210,9 +211,10 @@ async def fileserver_config(session: Session, base: str) -> dict[str, Any]:
 
 
 def check_delays(base_delay: object, max_delay: object) -> None:
-    """Refuse delays (ms) that are no numbers >= 0 with `INVALID_ARGUMENT`."""
+    """Refuse delays (ms) that are no finite numbers >= 0 with `INVALID_ARGUMENT`."""
     for what, value in (("base_delay", base_delay), ("max_delay", max_delay)):
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not number or not 0 <= value < math.inf:  # type: ignore[operator]
             raise NATSBridgeError(
                 INVALID_ARGUMENT, f"{what} must be 0 or more milliseconds, not {value!r}"
             )

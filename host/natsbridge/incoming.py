@@ -21,7 +21,14 @@ from natsbridge.errors import DOWNLOAD_FAILED, PAYLOAD_TOO_LARGE, NATSBridgeErro
 from natsbridge.log import trace
 from natsbridge.payload import BYTE_TYPES, from_bytes, from_json
 from natsbridge.reader import Envelope, Payload, check_payload, decode_direct
-from natsbridge.sink import FileTarget, MemoryTarget, SinkFunction, Target, WritableTarget
+from natsbridge.sink import (
+    FileTarget,
+    MemoryTarget,
+    SinkFunction,
+    Target,
+    WritableTarget,
+    sink_failed,
+)
 from natsbridge.urls import Server, Url, not_allowed, parse_url
 
 __all__ = ["INLINE", "DownloadHandler", "Incoming"]
@@ -102,7 +109,10 @@ class Incoming:
         """Return where payload `i` goes, and remember it."""
         target: Target | None = None
         if callable(self.sink):
-            writable = await in_thread(self.sink, payload.dataname, payload.payload_type, size)
+            try:
+                writable = await in_thread(self.sink, payload.dataname, payload.payload_type, size)
+            except OSError as e:
+                raise sink_failed(payload.dataname, e) from e
             if writable is not None:
                 target = WritableTarget(payload.dataname, writable)
         elif self.sink is not None and payload.payload_type in BYTE_TYPES:

@@ -329,6 +329,8 @@ async def plik_upload(
         NATSBridgeError: `UPLOAD_FAILED`, `INVALID_ARGUMENT`, `INVALID_PAYLOAD_TYPE`.
     """
     check_headers(headers)
+    if not all(value.isascii() for value in (headers or {}).values()):
+        raise NATSBridgeError(INVALID_ARGUMENT, "the headers of an upload must be ASCII")
     return await _plik(
         file_server_url,
         dataname,

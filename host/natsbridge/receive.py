@@ -116,11 +116,13 @@ async def smartreceive(
     """
     data, reply, me = _message(msg, nats_connection)
     server = fileserver(fileserver_url)
-    if isinstance(allowed_urls, str):
-        allowed_urls = [allowed_urls]
+    if not isinstance(allowed_urls, (list, tuple)):
+        allowed_urls = [allowed_urls]  # type: ignore[list-item] # whatever it is: checked next
     allowed = [server.base, *(parse_base(url, "allowed_urls") for url in allowed_urls)]
-    if isinstance(nack_subjects, str):
-        raise NATSBridgeError(INVALID_ARGUMENT, "nack_subjects must be a list, not a str")
+    if not isinstance(nack_subjects, (list, tuple)):
+        raise NATSBridgeError(
+            INVALID_ARGUMENT, f"nack_subjects must be a list, not a {type(nack_subjects).__name__}"
+        )
     for subject in nack_subjects:
         check_subject(subject, wildcards=True)
     check_count(max_retries, "max_retries", 1)

@@ -16,7 +16,15 @@ from typing import Any
 
 from natsbridge.errors import INVALID_ARGUMENT, NATSBridgeError
 
-__all__ = ["FileTarget", "MemoryTarget", "SinkFunction", "Target", "WritableTarget", "safe_name"]
+__all__ = [
+    "FileTarget",
+    "MemoryTarget",
+    "SinkFunction",
+    "Target",
+    "WritableTarget",
+    "safe_name",
+    "sink_failed",
+]
 
 #: sink(dataname, payload_type, size in bytes or None) -> an object with write(), or None: memory
 SinkFunction = Callable[[str, str, int | None], Any]
@@ -49,6 +57,11 @@ def safe_name(dataname: str) -> str:
     if name.partition(".")[0].lower() in _WINDOWS_DEVICES:
         name = "_" + name
     return name or "payload"
+
+
+def sink_failed(dataname: str, e: Exception) -> NATSBridgeError:
+    """Return the error for a sink that raised one, or whose writable did."""
+    return NATSBridgeError(INVALID_ARGUMENT, f"writing {dataname!r} to its sink failed: {e}")
 
 
 class Target:
@@ -200,13 +213,8 @@ class WritableTarget(Target):
                     raise OSError(f"write() took {count} of {len(view)} bytes")
                 # Writables that are no files may return nothing, having taken all.
                 view = view[count:] if isinstance(count, int) else view[:0]
-        except OSError as e:
-            raise self._failed(e) from e
-
-    def _failed(self, e: OSError) -> NATSBridgeError:
-        return NATSBridgeError(
-            INVALID_ARGUMENT, f"writing {self._dataname!r} to its sink failed: {e}"
-        )
+        except (OSError, ValueError) as e:  # no room, or closed
+            raise sink_failed(self._dataname, e) from e
 
     def restart(self) -> bool:
         """Go back to where writing began."""
@@ -224,6 +232,6 @@ class WritableTarget(Target):
         try:
             if callable(getattr(self._writable, "flush", None)):
                 self._writable.flush()
-        except OSError as e:
-            raise self._failed(e) from e
+        except (OSError, ValueError) as e:  # no room, or closed
+            raise sink_failed(self._dataname, e) from e
         return self._writable

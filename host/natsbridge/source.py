@@ -28,6 +28,10 @@ def is_stream(value: object) -> bool:
     return hasattr(value, "readinto") or hasattr(value, "read")
 
 
+def _failed(name: str, e: Exception) -> NATSBridgeError:
+    return NATSBridgeError(INVALID_ARGUMENT, f"the stream of {name!r} failed: {e}")
+
+
 class Source:
     """A payload's bytes, read in pieces, more than once where the stream can seek.
 
@@ -59,7 +63,8 @@ class Source:
             owned: whether `close` closes it.
 
         Raises:
-            NATSBridgeError: `INVALID_PAYLOAD_TYPE` for a stream of text.
+            NATSBridgeError: `INVALID_PAYLOAD_TYPE` for a stream of text, `INVALID_ARGUMENT` for one
+                that is closed.
         """
         text = isinstance(stream, io.TextIOBase)
         if not text and not hasattr(stream, "readinto"):
@@ -75,6 +80,8 @@ class Source:
             stream.seek(start)
         except (AttributeError, OSError, TypeError):
             return cls(name, stream, None, 0, owned)
+        except ValueError as e:  # it is closed
+            raise _failed(name, e) from e
         return cls(name, stream, max(size, 0), start, owned)
 
     @property
@@ -103,7 +110,7 @@ class Source:
         try:
             self._stream.seek(self._start)
         except (OSError, ValueError) as e:
-            raise self._failed(e) from e
+            raise _failed(self.name, e) from e
 
     def read(self, limit: int = CHUNK) -> bytes | memoryview:
         """Return the next at most `limit` bytes, b"" at the end (blocking).
@@ -141,7 +148,7 @@ class Source:
                     piece = self._stream.read(missing)
                     count = None if piece is None else len(piece)
             except (OSError, ValueError) as e:
-                raise self._failed(e) from e
+                raise _failed(self.name, e) from e
             if count is None:
                 raise NATSBridgeError(
                     INVALID_ARGUMENT, f"the stream of {self.name!r} is non-blocking and has no data"
@@ -151,9 +158,6 @@ class Source:
             pieces.append(piece)
             missing -= count
         return memoryview(pieces[0] if len(pieces) == 1 else b"".join(pieces))
-
-    def _failed(self, e: Exception) -> NATSBridgeError:
-        return NATSBridgeError(INVALID_ARGUMENT, f"the stream of {self.name!r} failed: {e}")
 
     def read_all(self) -> bytes:
         """Return every byte from the first (blocking). Raises as `rewind` and `read`."""

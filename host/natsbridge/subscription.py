@@ -173,7 +173,8 @@ class Subscription:
         is left.
 
         Raises:
-            NATSBridgeError: `NATS_CONNECTION_FAILED` when the connection is closed or lost,
+            NATSBridgeError: `NATS_CONNECTION_FAILED` when the connection is closed, or is lost and
+                not back within `timeout` (not with 0: then `Connection.connected` tells);
                 `PAYLOAD_TOO_LARGE` once where messages were dropped, `INVALID_ARGUMENT` after
                 `unsubscribe`.
         """

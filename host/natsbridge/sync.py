@@ -71,7 +71,10 @@ class Subscription:
         self._owner = owner
 
     def next(self, timeout: float | None = None) -> Msg | None:
-        """Return the next message, or None when none came within `timeout` seconds."""
+        """Return the next message, or None when none came within `timeout` seconds.
+
+        A connection that was lost and is not back by then is an error (not with 0).
+        """
         return self._owner._message(self._subscription.next(timeout))
 
     def unsubscribe(self, limit: int = 0) -> None:
@@ -175,7 +178,10 @@ class Connection:
         return Subscription(self._run(self._connection.subscribe(subject, queue)), self)
 
     def next(self, timeout: float | None = None) -> Msg | None:
-        """Return the next message of any subscription, in the order in which they came."""
+        """Return the next message of any subscription, in the order in which they came.
+
+        None, and errors, as `Subscription.next`.
+        """
         return self._message(self._connection.next(timeout))
 
     def request(
@@ -313,9 +319,7 @@ def smartsend(
             data,
             broker_url=broker_url,
             fileserver_url=fileserver_url,
-            fileserver_upload_handler=_UPLOADS.get(
-                fileserver_upload_handler, fileserver_upload_handler
-            ),
+            fileserver_upload_handler=_handler(fileserver_upload_handler),
             size_threshold=size_threshold,
             correlation_id=correlation_id,
             msg_id=msg_id,
@@ -364,9 +368,7 @@ def smartreceive(
         receive.smartreceive(
             msg,
             fileserver_url=fileserver_url,
-            fileserver_download_handler=_DOWNLOADS.get(
-                fileserver_download_handler, fileserver_download_handler
-            ),
+            fileserver_download_handler=_handler(fileserver_download_handler),
             max_retries=max_retries,
             base_delay=base_delay,
             max_delay=max_delay,
@@ -445,9 +447,13 @@ def publish_message(nats: Any, subject: str, msg_json: str, correlation_id: str 
     run(send.publish_message(connection, subject, msg_json, correlation_id))
 
 
-#: Ours, given as handlers, stream instead of going through bytes.
-_UPLOADS: dict[Any, Any] = {
-    plik_upload: plik.plik_upload,
-    plik_oneshot_upload: plik.plik_oneshot_upload,
-}
-_DOWNLOADS: dict[Any, Any] = {fetch_with_backoff: download.fetch_with_backoff}
+def _handler(given: Any) -> Any:
+    """Return the handler to use: ours, given as one, stream instead of going through bytes."""
+    for function, coroutine_function in (
+        (plik_upload, plik.plik_upload),
+        (plik_oneshot_upload, plik.plik_oneshot_upload),
+        (fetch_with_backoff, download.fetch_with_backoff),
+    ):
+        if given is function:
+            return coroutine_function
+    return given

@@ -43,11 +43,20 @@ class Short:
 
 def bad_input(nc, sub):
     """Refused before and after, over and over: no descriptor stays open."""
+
+    def by_link(source):
+        nc.flush()
+        data = [("a", b"abc", "binary"), ("s", source, "binary")]
+        options = {"nats_connection": nc, "fileserver_url": files, "size_threshold": 0}
+        return code(natsbridge.smartsend, "f", data, **options), nc.connected
+
     bad = (
         lambda: natsbridge.smartsend("a b", [("t", "x", "text")], nats_connection=nc),
         lambda: natsbridge.smartsend("f", [("t", 5, "text")], nats_connection=nc),
         lambda: natsbridge.smartsend("f", [("s", Short(True), "binary")], nats_connection=nc),
         lambda: natsbridge.smartsend("f", [("s", Short(False), "binary")], nats_connection=nc),
+        lambda: by_link(Short(True)),
+        lambda: by_link(Short(False)),
         lambda: natsbridge.smartsend(
             "f",
             [("b", b"abc", "binary")],

@@ -222,5 +222,5 @@ def test_a_header_cannot_smuggle_in_another(headers: dict) -> None:
         [[code, message, _]] = run(server, script)
         assert server.connections == 0
     assert code == "INVALID_ARGUMENT"
-    assert "headers must be" in message
+    assert "header" in message
     assert "secret" not in message

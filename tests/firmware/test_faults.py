@@ -13,7 +13,7 @@ from pathlib import Path
 import nats
 import pytest
 
-from conftest import NatsServer
+from conftest import FileServerProcess, NatsServer
 from device import FIRMWARE, micropython
 from natsbridge import sync
 
@@ -101,19 +101,26 @@ def greet(connection: socket.socket, info: bytes = INFO) -> None:
 
 
 def test_bad_input_leaves_nothing_open_nothing_published_and_the_connection_usable(
-    nats_url: str, file_url: str, tmp_path: Path
+    nats_url: str, file_server: FileServerProcess, tmp_path: Path
 ) -> None:
+    def files() -> set[Path]:
+        return {path for path in file_server.folder.iterdir() if path.suffix != ".upload"}
+
+    before = files()
     with sync.connect(nats_url) as nc, nc.subscribe("f") as sub:
-        lines = run("bad_input", nats_url, file_url, tmp_path)
+        lines = run("bad_input", nats_url, file_server.url, tmp_path)
         # A source that fails in mid-message costs the connection, never a wrong message.
         assert sub.next(0.3) is None
-    assert lines[:8] == [
+    assert files() == before
+    assert lines[:10] == [
         "INVALID_ARGUMENT",
         "INVALID_PAYLOAD_TYPE",
         "INVALID_ARGUMENT",
         "INVALID_ARGUMENT",
+        "('INVALID_ARGUMENT', True)",
+        "('INVALID_ARGUMENT', True)",
         "UPLOAD_FAILED",
-        "UPLOAD_FAILED",
+        "INVALID_ARGUMENT",
         "DOWNLOAD_FAILED",
         "NATS_CONNECTION_FAILED",
     ]
@@ -123,7 +130,7 @@ def test_bad_input_leaves_nothing_open_nothing_published_and_the_connection_usab
         "DOWNLOAD_FAILED",
         "DESERIALIZATION_ERROR",
     ]
-    assert lines[8:-1] == received * 2
+    assert lines[10:-1] == received * 2
     assert lines[-1] == "still here 0 []"
 
 

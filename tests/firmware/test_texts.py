@@ -6,7 +6,7 @@ import ast
 import re
 
 from device import FIRMWARE
-from harness import load_firmware
+from harness import load_firmware, run_micropython
 
 
 def texts() -> dict[tuple[str, str], str]:
@@ -63,3 +63,40 @@ def test_every_text_is_used_with_as_many_values_as_it_takes() -> None:
                         if (code, name) in known:
                             use(code, name, 3, where)
     assert used == set(known)
+
+
+def test_where_the_heap_is_too_short_for_texts_an_error_has_its_values(nats_url: str) -> None:
+    script = """
+import gc, sys
+import natsbridge
+from natsbridge.errors import INVALID_ARGUMENT, fail
+class Big:
+    def __len__(self):
+        return 2 << 20
+    def write_to(self, stream):
+        pass
+class Unsayable:
+    def __repr__(self):
+        raise MemoryError
+nc = natsbridge.connect(sys.argv[1])
+ballast = []
+gc.collect()
+while gc.mem_free() > 6000:
+    ballast.append(bytes(200))
+    gc.collect()
+try:
+    nc.publish("a", Big())
+except natsbridge.NATSBridgeError as e:
+    print(e, e.details)
+print(fail(INVALID_ARGUMENT, "limit", Unsayable()))
+ballast = None
+try:
+    nc.publish("a", Big())
+except natsbridge.NATSBridgeError as e:
+    print(e)
+"""
+    short, shortest, whole = run_micropython(script, nats_url).splitlines()
+    values = f"(2097152, '{nats_url}', 1048576)"
+    assert short == f"PAYLOAD_TOO_LARGE: publish {values} {{'size': 2097152}}"
+    assert shortest == "INVALID_ARGUMENT: limit"
+    assert whole.endswith("takes 1048576; send it with smartsend")

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import signal
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from nats.aio.client import Server
 
 import natsbridge
-from conftest import NatsServer
+from conftest import NatsServer, cluster
 from natsbridge import broker, client, sync
 from natsbridge.broker import Backoff
 from natsbridge.errors import NATSBridgeError
@@ -247,7 +248,7 @@ class TestPending:
         async with await natsbridge.connect(server.url, timeout=0.3) as nc:
             server.stop()
             await asyncio.sleep(0.1)
-            for work in (nc.publish("a", b""), nc.request("a", b""), nc.subscribe("a")):
+            for work in (nc.publish("a", b""), nc.request("a", b"", 0.3), nc.subscribe("a")):
                 start = time.monotonic()
                 e = await failure(work)
                 assert e.code == "NATS_CONNECTION_FAILED"
@@ -265,11 +266,16 @@ class TestPending:
             assert 400 < nc.pending < 500
             await nc.publish("p.keep", b"y" * 400)
             before = nc.pending
-            for work in (nc.publish("p.keep", b"z" * 400), nc.request("p.keep", b"z" * 400)):
+            e = await failure(nc.publish("p.keep", b"z" * 400))
+            assert e.code == "PAYLOAD_TOO_LARGE"
+            assert "pending_size" in e.message
+            assert e.details["pending"] == before
+            # Nobody can answer a request that waits, nor be heard.
+            for work in (nc.request("p.keep", b"z", 0.1), nc.next(0.1), sub.next(0.1)):
                 e = await failure(work)
-                assert e.code == "PAYLOAD_TOO_LARGE"
-                assert "pending_size" in e.message
-                assert e.details["pending"] == before
+                assert e.code == "NATS_CONNECTION_FAILED"
+                assert "0.1 s" in e.message
+            assert await nc.next(0) is None
             assert nc.pending == before
             await nc.publish("p.keep", b"")
             server = NatsServer(tmp_path, port=server.port)
@@ -350,3 +356,83 @@ def test_the_synchronous_face(nats_url: str) -> None:
         nc.flush()
         assert nc.pending == 0
     assert not nc.connected
+
+
+@pytest.mark.asyncio
+class TestInfo:
+    async def test_a_lame_duck_is_left_in_order(self, tmp_path: Path) -> None:
+        """For another server; nothing published is lost, nothing received is twice."""
+        with cluster(tmp_path, 2) as (first, second):
+            await asyncio.sleep(0.3)
+            nc = await natsbridge.connect(first.url, base_delay=20)
+            other = await natsbridge.connect(second.url)
+            sub = await nc.subscribe("down")
+            up = await other.subscribe("up")
+            await asyncio.sleep(0.3)
+            for i in range(600):
+                await other.publish("down", str(i))
+                await nc.publish("up", str(i))
+                if i == 150:
+                    first.process.send_signal(signal.SIGUSR2)  # its signal for that
+                if i % 10 == 0:
+                    await nc.flush()
+                await asyncio.sleep(0.002)
+            await nc.flush()
+            assert nc.url == second.url
+            assert first.process.poll() is None, "it left before the server went"
+            await other.flush()
+            assert [int(msg.data) for msg in [await up.next(2) for _ in range(600)] if msg] == [
+                *range(600)
+            ]
+            got = []
+            while msg := await sub.next(0.2):
+                got.append(int(msg.data))
+            assert got == sorted(set(got))
+            assert len(got) > 560
+            assert got[-1] == 599
+            await nc.close()
+            await other.close()
+            first.process.kill()
+
+    @pytest.mark.parametrize("reconnect", [True, False])
+    async def test_a_lame_duck_is_used_to_its_end_where_there_is_no_other_server(
+        self, fake_nats: FakeNats, reconnect: bool
+    ) -> None:
+        connections = 0
+
+        async def server(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal connections
+            connections += 1
+            writer.write(b'INFO {"max_payload":1048576}\r\n')
+            await reader.readuntil(b"PING\r\n")
+            writer.write(b"PONG\r\n")
+            await reader.readuntil(b"SUB duck  1\r\n")
+            await reader.readuntil(b"PING\r\n")
+            writer.write(b'PONG\r\nINFO {"ldm":true,"connect_urls":["127.0.0.1:1"]}\r\n')
+            await asyncio.sleep(0.3)
+            writer.write(b"MSG duck 1 3\r\nbye\r\n")
+            await reader.read()
+
+        url = await fake_nats(server)
+        nc = await natsbridge.connect(url, reconnect=reconnect)
+        sub = await nc.subscribe("duck")
+        msg = await sub.next(2)
+        assert msg is not None
+        assert msg.data == b"bye"
+        assert nc.connected
+        assert connections == 1
+        await nc.close()
+
+    async def test_a_later_limit_counts(self, fake_nats: FakeNats) -> None:
+        async def server(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(b'INFO {"max_payload":1048576}\r\n')
+            await reader.readuntil(b"PING\r\n")
+            writer.write(b'PONG\r\nINFO {"max_payload":100}\r\nINFO {"max_payload":"x"}\r\n')
+            while await reader.readuntil(b"PING\r\n"):
+                writer.write(b"PONG\r\n")
+
+        async with await natsbridge.connect(await fake_nats(server)) as nc:
+            await nc.flush()
+            assert nc.max_payload == 100
+            assert (await failure(nc.publish("a", bytes(101)))).code == "PAYLOAD_TOO_LARGE"
+            await nc.publish("a", bytes(100))

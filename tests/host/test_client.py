@@ -321,7 +321,8 @@ class TestLosing:
             server.stop()
             await asyncio.sleep(0.1)
             assert "lost" in (await failure(nc.flush(0.1))).message
-            assert await sub.next(0.05) is None
+            assert "lost" in (await failure(sub.next(0.05))).message
+            assert await sub.next(0) is None
             await nc.publish("t.back", b"kept")
             server = NatsServer(tmp_path, port=server.port)
             await nc.flush(5)

@@ -25,7 +25,7 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 
-from natsbridge import fileserver, filestore
+from natsbridge import fileform, fileserver, filestore
 from natsbridge.errors import INVALID_ARGUMENT, NATSBridgeError
 from natsbridge.fileserver import FileServer
 
@@ -389,7 +389,7 @@ async def read_form(pieces: list[bytes]) -> tuple[str, bytes]:
     request: Any = SimpleNamespace(
         headers={"Content-Type": 'multipart/form-data; boundary="B"'}, content=Pieces(pieces)
     )
-    reader = fileserver._Form(request)
+    reader = fileform.Form(request)
     return await reader.name(), b"".join([data async for data in reader.data()])
 
 
@@ -485,7 +485,7 @@ async def test_a_refusal_can_be_read_before_the_body_is_sent(client: Client) -> 
 async def test_an_upload_that_stalls_is_dropped(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fileserver, "STALL_S", 0.2)
+    monkeypatch.setattr(fileform, "STALL_S", 0.2)
     upload = await client.create()
     writer = await begin(client, upload, "Content-Length: 1000000")
     await until(lambda: client.on_disk(upload) == {"upload.json"})
@@ -627,7 +627,7 @@ async def test_a_download_that_stalls_is_dropped(
 ) -> None:
     upload = await client.create()
     file = await client.add(upload, bytes(30_000_000))
-    monkeypatch.setattr(fileserver, "STALL_S", 0.2)
+    monkeypatch.setattr(fileform, "STALL_S", 0.2)
     reader, writer = await client.raw()
     writer.write(f"GET {client.path(upload, file)} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
     await answer_head(reader)

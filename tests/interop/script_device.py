@@ -2,8 +2,8 @@
 
 Called with the URLs of broker and file server, an empty folder, the URL of a broker with TLS that
 takes one NKEY user alone, the path of its CA, the user's public key, and the URL of the first
-broker over a line that can be cut. Prints a line of JSON for each step: its result, or the code of
-its error. What may differ (ids, times, wording) is left out.
+broker over a line that can be cut; no file may be longer than 400 KB. Prints a line of JSON for
+each step: its result, or the code of its error. What may differ (ids, times, wording) is left out.
 """
 
 import hashlib
@@ -138,6 +138,83 @@ step("a callable sink, direct", into_streams, 10**6)
 step("a callable sink, by link", into_streams, 0)
 
 
+class Full:
+    """A stream that has no room: it fails, takes a part or nothing; or it is closed."""
+
+    def __init__(self, fault):
+        self.fault = fault
+
+    def write(self, data):
+        if isinstance(self.fault, Exception):
+            raise self.fault
+        return self.fault
+
+
+def no_room(fault, threshold):
+    """What comes of such a sink; and whether the message after it is taken well."""
+    data = [("first", b"1", "binary"), ("full", PHOTO, "binary")]
+    fetched = []
+
+    def sink(name, kind, size):
+        return Full(fault) if name == "full" else None
+
+    for where in (sink, None):
+        natsbridge.smartsend(
+            "twin.a", data, nats_connection=nc, fileserver_url=FILES, size_threshold=threshold
+        )
+        try:
+            env = natsbridge.smartreceive(
+                sub.next(10),
+                fileserver_url=FILES,
+                sink=where,
+                base_delay=2000,
+                on_progress=lambda *progress: fetched.append(progress[0]),
+            )
+        except natsbridge.NATSBridgeError as e:
+            code = e.code
+    return [code, payloads(env), nc.connected, fetched.count("first")]
+
+
+for threshold in (0, 10**6):
+    for fault in (OSError(28), OSError(5), ValueError("closed"), 0):
+        how = "a sink without room, %r, threshold %d" % (fault, threshold)
+        step(how.replace(",)", ")"), no_room, fault, threshold)
+
+
+def full_disk(threshold):
+    """What comes of a file that is longer than files may be here, and what is left of it."""
+    before = sorted(os.listdir(FOLDER))
+    data = [("a", b"1", "binary"), ("b", bytes(500000), "binary")]
+    try:
+        there_and_back(data, sink=FOLDER, size_threshold=threshold)
+    except natsbridge.NATSBridgeError as e:
+        there_and_back(data)
+        return [e.code, nc.connected, sorted(os.listdir(FOLDER)) == before]
+
+
+step("a full disk, by link", full_disk, 0)
+step("a full disk, direct", full_disk, 10**6)
+
+
+def sink_that(returns):
+    """What comes of a sink that gives no stream; None: it can't open one."""
+
+    def sink(name, kind, size):
+        return open(FOLDER + "/no/file", "wb") if returns is None else returns
+
+    natsbridge.smartsend("twin.a", [("s", b"1", "binary")], nats_connection=nc)
+    try:
+        return natsbridge.smartreceive(sub.next(10), sink=sink)["payloads"]
+    finally:
+        natsbridge.smartsend("twin.a", [("t", "x", "text")], nats_connection=nc)
+        natsbridge.smartreceive(sub.next(10))
+
+
+for value in (5, "path", b"", True, [], {}):
+    step("a sink that returns %r" % (value,), sink_that, value)
+step("a sink that opens what cannot be", sink_that, None)
+
+
 def progress():
     seen = []
     natsbridge.smartsend(
@@ -230,21 +307,68 @@ class Failing:
     def readinto(self, buf):
         n = min(len(buf), 50000 - self.at)
         if not n and self.fails:
-            raise OSError(5)
+            raise self.fails
         self.at += n
         return n
 
 
+class FailingUnseekable(Unseekable):
+    """A stream that fails after its data, or says that it has none yet."""
+
+    def __init__(self, fails):
+        self.rest = BytesIO(PHOTO)
+        self.fails = fails
+
+    def readinto(self, buf):
+        n = self.rest.readinto(buf)
+        if not n and self.fails:
+            raise self.fails
+        return n or None
+
+
+def closed():
+    stream = open(FOLDER + "/closed", "wb")
+    stream.close()
+    return stream
+
+
 step("a stream of unknown size", there_and_back, [("s", Unseekable(PHOTO), "binary")])
-for fails in (True, False):
-    how = "fails" if fails else "ends early"
-    for threshold in (0, 10**6):
+FAULTS = {"fails": OSError(5), "is closed": ValueError("closed"), "ends early": None}
+for threshold in (0, 10**6):
+    for how in sorted(FAULTS):
         step(
             "a stream that %s, threshold %d" % (how, threshold),
             there_and_back,
-            [("s", Failing(fails), "binary")],
+            [("a", PHOTO, "binary"), ("s", Failing(FAULTS[how]), "binary")],
             size_threshold=threshold,
         )
+        if not threshold:
+            step("by link, one that %s costs no connection" % how, lambda: nc.connected)
+            step(
+                "one of no known size that %s" % how,
+                there_and_back,
+                [("s", FailingUnseekable(FAULTS[how]), "binary")],
+            )
+            step(
+                "one that %s for a handler" % how,
+                there_and_back,
+                [("s", Failing(FAULTS[how]), "binary")],
+                size_threshold=0,
+                fileserver_upload_handler=lambda *_: None,
+            )
+            step(
+                "one that %s for plik_upload" % how,
+                natsbridge.plik_upload,
+                FILES,
+                "s",
+                Failing(FAULTS[how]),
+            )
+    step(
+        "a closed file, threshold %d" % threshold,
+        there_and_back,
+        [("s", closed(), "binary")],
+        size_threshold=threshold,
+    )
 
 
 def settled():
@@ -565,7 +689,93 @@ for name, wire in (
         lambda: sorted(natsbridge.smartreceive(sub.next(10), fileserver_url=FILES).items())[5:7],
     )
 step("too large", there_and_back, [("b", PHOTO, "binary")], max_payload_size=100)
+WIRE_LINK = '{"payloads":[{"dataname":"a","payload_type":"text","transport":"link","data":"%s/x"}]}'
+WIRE_LINK %= FILES
 step("smartreceive of nothing", natsbridge.smartreceive, None)
+
+NAN = float("nan")
+INF = float("inf")
+nc.publish("twin.o", '{"payloads":[]}')
+msg = sub.next(10)
+BAD = {
+    "max_retries": (0, -1, "3", 2.5, None, True),
+    "base_delay": (-1, "1", None, NAN, INF, True),
+    "max_delay": (-1, "1", None, NAN, INF),
+    "max_payload_size": (-1, "9", 1.5, True),
+    "nack_subjects": ("x", 5, None, [5], ["a b"], [""], ["a..b"]),
+    "spool_dir": (5, "", FOLDER + "/no", FOLDER + "/closed", b"x"),
+    "sink": (5, 0, "", b"x", False, FOLDER + "/closed"),
+    "timeout": (-1, "5", NAN, INF, True),
+}
+for name in sorted(BAD):
+    for value in BAD[name]:
+        what = "smartreceive with %s=%r" % (name, value)
+        step(what.replace(FOLDER, ""), natsbridge.smartreceive, msg, **{name: value})
+for options in ({"nack_subjects": []}, {"spool_dir": FOLDER}, {"base_delay": 0.5, "max_delay": 0}):
+    options["timeout"] = 10**6
+    step("smartreceive with %s" % sorted(options), natsbridge.smartreceive, msg, **options)
+for value in (5, None, [5], [None], "nope", ["nope"], {}):
+    nc.publish("twin.o", WIRE_LINK)
+    step(
+        "allowed_urls=%r" % (value,),
+        natsbridge.smartreceive,
+        sub.next(10),
+        fileserver_url=FILES,
+        allowed_urls=value,
+    )
+for value in (-1, "5", NAN, INF, True):
+    step("next for %r" % value, sub.next, value)
+    step("next of any for %r" % value, nc.next, value)
+    step("flush for %r" % value, nc.flush, value)
+    step("request for %r" % value, nc.request, "interop.echo", b"", value)
+    step("drain for %r" % value, nc.drain, value)
+    step("smartsend for %r" % value, send, [], timeout=value)
+    step("plik_upload for %r" % value, natsbridge.plik_upload, FILES, "x", b"", timeout=value)
+    step("connect for %r" % value, natsbridge.connect, BROKER, timeout=value)
+    step("ttl=%r" % value, natsbridge.plik_upload, FILES, "x", b"", ttl=value)
+
+
+def uploaded(headers):
+    return natsbridge.plik_upload(FILES, "x", b"", headers=headers)["status"]
+
+
+HEADERS = [[1], {1: "2"}, {"a": 5}, {"a": "b\n"}, 5, "ab", {"a b": "c"}, {"a": "é"}, {"a": "b"}, {}]
+for i, headers in enumerate(HEADERS):
+    step("plik_upload with headers %d" % i, uploaded, headers)
+for value in (1, "x", None):
+    step("removable=%r" % value, natsbridge.plik_upload, FILES, "x", b"", removable=value)
+step("a dataname that is none", natsbridge.plik_upload, FILES, 5, b"")
+step("a dataname too long", natsbridge.plik_upload, FILES, "x" * 1025, b"")
+step("attempts that are none", natsbridge.fetch_with_backoff, FILES + "/x", 0)
+step("attempts that are text", natsbridge.fetch_with_backoff, FILES + "/x", "1")
+step("a delay that is none", natsbridge.fetch_with_backoff, FILES + "/x", 1, None)
+step("a delay that is text", natsbridge.fetch_with_backoff, FILES + "/x", 1, 1, "2")
+step("delays that are fractions", natsbridge.fetch_with_backoff, FILES + "/x", 2, 0.5, 1.5)
+for text in ("abc", "1.5", "-1", " 1", "5", ""):
+    if sys.implementation.name == "micropython":
+        os.putenv("SIZE_THRESHOLD", text)
+    else:
+        os.environ["SIZE_THRESHOLD"] = text
+    step("$SIZE_THRESHOLD=%r" % text, there_and_back, [("b", b"12345", "binary")])
+for function in (5, "x", [1]):
+    step("the upload handler %r" % (function,), send, [], fileserver_upload_handler=function)
+    step(
+        "the download handler %r" % (function,),
+        natsbridge.smartreceive,
+        msg,
+        fileserver_download_handler=function,
+    )
+    step("the connection %r" % (function,), natsbridge.smartsend, "a", [], nats_connection=function)
+    step(
+        "the receiving connection %r" % (function,),
+        natsbridge.smartreceive,
+        msg,
+        nats_connection=function,
+    )
+    step("publish_message on %r" % (function,), natsbridge.publish_message, function, "twin.x", "x")
+step("publish_message of an int", natsbridge.publish_message, nc, "twin.x", 5)
+step("a broker_url that is none", natsbridge.smartsend, "a", [], broker_url=5)
+step("nor was any of that", lambda: sub.next(0.2) is None)
 step("a sink that is none", there_and_back, [("b", b"1", "binary")], sink=5)
 sub.next(1)
 step("a folder that is not there", there_and_back, [("b", b"1", "binary")], sink=FOLDER + "/no")
@@ -857,6 +1067,31 @@ def for_good():
     return [took, codes, states]
 
 
+def silence(**options):
+    """What those hear who wait on a lost connection, and whether in time."""
+    other, it, _ = lost(**options)
+    came = [len(it.next(1)), len(other.next(1))]
+
+    def request(timeout):
+        return other.request("interop.echo", b"", timeout)
+
+    for function in (it.next, other.next, request):
+        for timeout in (0.3, 0):
+            begin = time.time()
+            try:
+                heard = function(timeout)
+            except natsbridge.NATSBridgeError as e:
+                heard = e.code
+            came.append([heard, time.time() - begin < 2])
+    line("mend")
+    other.publish("line", b"333")
+    came.append(len(it.next(5)))
+    other.close()
+    return came
+
+
+step("a lost connection is no silence", silence)
+step("a lost connection with room is none either", silence, pending_size=1000)
 step("a lost connection, with room", waiting)
 step("what waits when it is closed", unsent, pending_size=1000)
 step("a lost connection, without room", late)
@@ -929,8 +1164,8 @@ step("no TLS by its URL", talk, BROKER.replace("nats:", "tls:"), tls={"verify": 
 signer.close()
 
 
-def connected(**options):
-    natsbridge.connect(BROKER, **options).close()
+def connected(options):
+    natsbridge.connect(options.pop("servers", BROKER), **options).close()
     return "connected"
 
 
@@ -940,8 +1175,19 @@ LOGIN += [{"nkey": 5, "sign": signed}, {"jwt": b"x", "sign": signed}]
 TIMES = [{"base_delay": -1}, {"base_delay": "1"}, {"max_delay": None}, {"max_delay": -1}]
 TIMES += [{"ping_interval": -1}, {"ping_interval": "1"}]
 SIZES = [{"pending_size": -1}, {"pending_size": "1"}, {"pending_size": 1.5}]
-for i, options in enumerate([{"tls": value} for value in TLS] + LOGIN + TIMES + SIZES):
-    step("options that cannot be %d" % i, connected, **options)
+NAMES = [{"id": 5}, {"user": 5}, {"token": b"x"}, {"password": 5}, {"name": None}]
+NAMES += [
+    {"name": "x" * 1025},
+    {"user": "é" * 513, "password": "x"},
+    {"user": "a", "password": None},
+]
+TIMES += [{"base_delay": NAN}, {"max_delay": INF}, {"ping_interval": NAN}, {"ping_interval": INF}]
+SERVERS = [
+    {"servers": value} for value in (5, [None], [5], (), {}, {"a": 1}, b"x", [BROKER, 5], "")
+]
+every = [{"tls": value} for value in TLS] + LOGIN + TIMES + SIZES + NAMES + SERVERS
+for i, options in enumerate(every):
+    step("options that cannot be %d" % i, connected, options)
 options = {"base_delay": 1, "max_delay": 2, "ping_interval": 1.5, "pending_size": 5000}
 with natsbridge.connect(BROKER, ping_interval=0) as other:
     step("no PINGs", other.flush)

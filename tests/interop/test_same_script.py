@@ -15,10 +15,12 @@ import pytest
 
 from certificates import Certificates, NKey
 from conftest import NatsServer
-from device import micropython
+from device import FIRMWARE, command
 from natsbridge import sync
 
 SCRIPT = Path(__file__).with_name("script_device.py")
+#: Blocks of 512 bytes that a file of the script may have: its disk is full then.
+BLOCKS = 800
 
 
 #: Headers as others may write them; clients of this project do not.
@@ -141,12 +143,16 @@ def secure_server(folder: Path, certificates: Certificates, nkey: str) -> NatsSe
 
 def steps(side: str, *arguments: str) -> dict[str, Any]:
     """Run the script on one side: what it prints."""
+    line, environment = [sys.executable, "-u", str(SCRIPT), *arguments], None
     if side == "firmware":
-        process = micropython(SCRIPT, *arguments, heap="8M")
-    else:
-        process = subprocess.Popen(
-            [sys.executable, "-u", str(SCRIPT), *arguments], stdout=subprocess.PIPE, text=True
-        )
+        line, environment = command(SCRIPT, *arguments, heap="8M", path=FIRMWARE)
+    process = subprocess.Popen(
+        ["sh", "-c", f'ulimit -f {BLOCKS} && exec "$@"', "sh", *line],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        restore_signals=False,  # a file that is too long is an error, not the end
+    )
     try:
         out, _ = process.communicate(timeout=60)
     except subprocess.TimeoutExpired:
@@ -185,7 +191,7 @@ def results(
 def test_both_sides_take_every_step(results: tuple[dict[str, Any], dict[str, Any]]) -> None:
     firmware, host = results
     assert list(firmware) == list(host)
-    assert len(firmware) > 260
+    assert len(firmware) > 480
 
 
 def test_results_and_errors_are_the_same(
@@ -210,3 +216,20 @@ def test_an_empty_message_is_true_like_any_other(
 ) -> None:
     for side in results:
         assert side["an empty message is one too"] == ["ok", True]
+
+
+def test_what_fails_on_this_side_is_an_argument_and_costs_nothing_else(
+    results: tuple[dict[str, Any], dict[str, Any]],
+) -> None:
+    for side in results:
+        for how in ("by link", "direct"):
+            assert side[f"a full disk, {how}"] == ["ok", ["INVALID_ARGUMENT", True, True]]
+        rooms = [r[1] for name, r in side.items() if name.startswith("a sink without room")]
+        assert len(rooms) == 8
+        assert {(code, stands) for code, _, stands, _ in rooms} == {("INVALID_ARGUMENT", True)}
+        # The first payload was fetched once, and again by the receiver that has room.
+        assert {fetched for *_, fetched in rooms} == {2}
+        stands = [r for name, r in side.items() if name.endswith("costs no connection")]
+        assert stands == [["ok", True]] * 3
+        refused = [r[1] for name, r in side.items() if name.startswith("smartreceive with ")]
+        assert refused.count("INVALID_ARGUMENT") == len(refused) - 3
