@@ -77,4 +77,5 @@ def test_interrupted_at_any_point_it_leaves_no_process(
     while children(mark) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert children(mark) == []
-    assert "Traceback" not in out
+    # On a busy machine CPython is not ready by then: before the demo's first line it tells itself.
+    assert "Traceback" not in out or out.startswith("Fatal Python error: init_")

@@ -1,8 +1,12 @@
 """connect: its arguments, and servers' URLs. Dropped again afterwards."""
 
+from micropython import const
+
 from .errors import INVALID_ARGUMENT, check, fail
 from .payload import MAX_FIELD
 from .stream import until
+
+_EVER = const(1 << 28)  # ms, 3 days: longer than some ports' ticks_ms can tell
 
 
 def connect(
@@ -86,17 +90,17 @@ def connect(
         "server": None,  # the last one
         "sign": sign,
         "reconnect": reconnect,
-        "base_delay": int(base_delay),
-        "max_delay": int(max_delay),
+        "base_delay": int(min(base_delay, _EVER)),
+        "max_delay": int(min(max_delay, _EVER)),
         "pending_size": pending_size,
         "timeout": timeout,
-        "delay": int(base_delay),
+        "delay": int(min(base_delay, _EVER)),
         "hold": None,  # ticks_ms until which no server is asked
         "queue": [],  # what was published while disconnected
         "why": "",  # what the servers said in the last round
     }
     nc.tls = tls
-    nc._limit = int(ping_interval * 1000) or 1 << 28
+    nc._limit = int(min(ping_interval * 1000, _EVER)) or _EVER
     if on_idle:
         nc.idle = _guarded(nc, on_idle)
     try:

@@ -324,3 +324,17 @@ late.unsubscribe()
 print(nc.next(0.2))
 """
     assert run(script, nats_url) == ["None", "None"]
+
+
+def test_times_of_many_days_are_no_longer_than_a_board_can_tell(nats_url: str) -> None:
+    """Half of what ticks_ms() counts to: 2**29 on a board, 2**62 here."""
+    script = """
+from natsbridge.stream import until
+days = 10**9
+nc = natsbridge.connect(url, ping_interval=days, base_delay=days, max_delay=1e12, timeout=days)
+ms = [nc._limit] + [nc._options[key] for key in ("base_delay", "max_delay", "delay")]
+print(max(ms) < 1 << 29, [type(n) for n in ms] == [int] * 4)
+left = time.ticks_diff(until(260000), time.ticks_ms())
+print(until(days), 259990000 < left < 1 << 29)
+"""
+    assert run(script, nats_url) == ["True True", "None True"]
