@@ -20,6 +20,7 @@ URL_NOT_ALLOWED = "URL_NOT_ALLOWED"
 INVALID_ARGUMENT = "INVALID_ARGUMENT"
 
 _RESERVE = const(8192)  # bytes of free heap that any step can do with, its code loaded
+_PIECE = const(2048)  # bytes of it that must be in one piece
 _TEXTS = const(9216)  # bytes of free heap that texts.py needs
 _ALWAYS = ("client", "errors", "log", "payload", "protocol", "stream", "subscription")
 
@@ -76,6 +77,10 @@ def make_room(size, *needed):
             break
     else:
         size = _RESERVE
+    try:
+        bytearray(_PIECE)
+    except MemoryError:  # what is free is in small pieces
+        size = 1 << 30
     if gc.mem_free() < size and working < 2:  # what a callback interrupted must stay
         for name in list(sys.modules):
             part = name[len(package) :]

@@ -89,15 +89,18 @@ def smartreceive(
                     on_progress,
                     buf,
                 )
+            removable = claims.removable
+            Claims = claims = None
             errors.make_room(0, "receive", "sink")
             for item in links:
                 item["target"].finish(item["dataname"], item["payload_type"])
         where.commit()
         where = None
-        if links and claims.removable:
+        if links and removable:
+            errors.make_room(12288, "receive", "recover", "http")
             from .recover import consume
 
-            consume(claims, env, nc, links)
+            consume(nc, env, links, fileserver_url, deadline)
     except BaseException as e:
         if where:
             where.abandon()
