@@ -1,7 +1,7 @@
-"""The smallest heap that a link passes through is the same whatever its size.
+"""The smallest heap that a link passes through is the same whatever its size, to 1 KB.
 
-At its edge it is a matter of luck, by up to 1 KB and at any size: of what loading the code finds in
-one piece.
+At its edge it is a matter of luck: in 58 KB, 2 MB were received 6 times of 8 and 200 MB 0 of 4; in
+59 KB both always; in 57 KB neither.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def files(tmp_path: Path) -> Iterator[FileServerProcess]:
 
 @pytest.mark.long
 @pytest.mark.parametrize("way", ["up", "down"])
-def test_the_smallest_heap_is_the_same_for_2_mb_and_200_mb(
+def test_200_mb_need_no_more_heap_than_2_mb(
     way: str, nats_url: str, files: FileServerProcess, tmp_path: Path
 ) -> None:
     main = main_of(SCRIPT, tmp_path)
@@ -90,4 +90,4 @@ def test_the_smallest_heap_is_the_same_for_2_mb_and_200_mb(
                 most = middle
             else:
                 least = middle
-        assert any(completes(most, LARGE) for _ in range(3)), most
+        assert completes(most + 1, LARGE), most
