@@ -13,7 +13,7 @@ MPY := $(FIRMWARE:%.py=build/%.mpy)
 PEERS := build/peers/.ready
 DEVICE := $(patsubst %.py,build/%.mpy,$(wildcard tools/*_device.py))
 
-.PHONY: help demo test test-rough lint firmware footprint tls bench clean
+.PHONY: help demo test test-long test-rough lint firmware footprint tls bench clean
 .DELETE_ON_ERROR:
 
 help:
@@ -29,11 +29,16 @@ demo: $(MPY) $(DEVICE)  ## a device and a desktop exchange payloads; FILE=path s
 test: $(MPY) $(DEVICE) $(PEERS)  ## all tests, under ten minutes
 	@$(BIN)/python -m pytest -q
 
+test-long: $(MPY)  ## the tests that take minutes: a device that runs long, files of 200 MB
+	@$(BIN)/python -m pytest -q -m long
+
 # Those that start a device; at every byte, those that are done in seconds then.
 DEVICE_TESTS := tests/firmware tests/interop tests/conformance/test_vectors_firmware.py
 # Nor these: what a chunk allocates is then the rough sockets', and asyncio polls by itself.
 DEVICE_TESTS += $(addprefix --ignore tests/firmware/test_,parsers.py rough.py)
 DEVICE_TESTS += $(addprefix --ignore tests/firmware/test_,no_allocation.py examples.py)
+# Nor what counts bytes of heap, or has no socket.
+DEVICE_TESTS += $(addprefix --ignore tests/firmware/test_,bad_input.py drift.py every_cut.py)
 # Without those that count what is lost in milliseconds, or want to read why a server hung up: in
 # the middle of a line that is not known.
 EVERY := not rough and not lame_duck_is_left and not one_time_for_all_of_it and not not_hammered

@@ -41,6 +41,16 @@ def compiled(sources: Path = FIRMWARE / "natsbridge", package: str = "natsbridge
     return folder
 
 
+def main_of(script: Path, folder: Path) -> Path:
+    """Return a program that runs `script` as .mpy from `folder`: a small heap has no room to
+    compile it."""
+    mpy = folder / script.with_suffix(".mpy").name
+    subprocess.run([MPY_CROSS, "-O3", "-s", script.stem, "-o", mpy, script], check=True)
+    main = folder / "main.py"
+    main.write_text(f"import sys\nsys.path.insert(0, {str(folder)!r})\nimport {script.stem}\n")
+    return main
+
+
 def command(
     script: Path | str, *arguments: str, heap: str, path: Path
 ) -> tuple[list[str], dict[str, str]]:

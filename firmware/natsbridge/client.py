@@ -13,6 +13,7 @@ import time
 
 from micropython import const
 
+from . import errors
 from .errors import (
     INVALID_ARGUMENT,
     NATS_CONNECTION_FAILED,
@@ -31,7 +32,7 @@ _ROOM = const(_QUEUE - _SMALL - _OVERHEAD)  # queued bytes up to which any small
 _JOIN = const(512)  # bytes of a payload up to which one write is cheaper than three
 _SERVE = const(5000)  # ms without a look at the socket after which publish() takes one
 _PIECES = const(64)  # pieces to take at a time, so that nothing but waiting takes long
-_MAX_LINE = const(65536)  # bytes; INFO grows with connect_urls, so no tighter than this
+_MAX_LINE = const(4096)  # bytes, as servers take themselves; an INFO is shortened while it comes
 _LATE = const(20)  # ms over its time that next() may go on through what has arrived
 
 
@@ -104,6 +105,8 @@ class Connection:
         if self._busy:
             raise fail(INVALID_ARGUMENT, "write")
         if self._stream is None or self._dialer:
+            if not errors.working:
+                errors.make_room(16384, "greet", "news", "tcp")
             from .greet import connect
 
             connect(self, deadline, wait)
@@ -398,7 +401,10 @@ class Connection:
                         if got:
                             self._quiet = time.ticks_ms()
                     else:
-                        msg = self._obey(line)
+                        try:
+                            msg = self._obey(line)
+                        except MemoryError:
+                            raise Malformed("no heap")
                         if not msg:
                             return False
                 if msg:

@@ -19,7 +19,8 @@ INTEGRITY_ERROR = "INTEGRITY_ERROR"
 URL_NOT_ALLOWED = "URL_NOT_ALLOWED"
 INVALID_ARGUMENT = "INVALID_ARGUMENT"
 
-_RESERVE = const(16384)  # bytes of free heap, in pieces, that any step can do with, its code loaded
+_RESERVE = const(16384)  # bytes of free heap that any step can do with, its code loaded
+_PIECE = const(2048)  # bytes of it that must be in one piece
 _TEXTS = const(9216)  # bytes of free heap that texts.py needs
 _ALWAYS = ("client", "errors", "log", "payload", "stream", "subscription")
 
@@ -90,6 +91,10 @@ def make_room(size, *needed):
             break
     else:
         size = _RESERVE
+    try:
+        bytearray(_PIECE)
+    except MemoryError:  # what is free is in small pieces
+        size = 1 << 30
     if gc.mem_free() < size:
         keep_only(*needed)
 

@@ -20,7 +20,7 @@ from .news import parse_info, take_info
 from .stream import Reader, Stream, passed, until
 from .tcp import connecting
 
-_MAX_LINE = const(65536)  # bytes; see client
+_MAX_LINE = const(4096)  # bytes; see client
 _LEAST = const(1)  # s that each server gets, however many there are
 _MOST = const(10)  # s, where connect was given no timeout
 _NAP = const(20)  # ms

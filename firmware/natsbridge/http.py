@@ -15,6 +15,7 @@ from .errors import INVALID_ARGUMENT, fail
 
 _MAX_URL = const(1024)  # characters, as for every string of an envelope
 _MAX_LINE = const(4096)  # bytes of a line: proxies send long cookies and policies
+_KEEP = const(1300)  # bytes that are kept of one, and of all that matter: a URL has 1,024
 _MAX_LINES = const(64)  # of one answer: status and header lines, interim ones, trailers
 _MAX_DIGITS = const(15)  # of a Content-Length
 _TURN = const(50)  # ms between two calls of idle while bytes move
@@ -219,6 +220,7 @@ class Connection(io.IOBase):
                     "retry-after etag content-range"
                 ).split()
                 values = [None] * 8
+                room = _KEEP  # for all of these
                 line = self.line()
                 while line:
                     name, mark, value = line.partition(":")
@@ -227,8 +229,10 @@ class Connection(io.IOBase):
                     if name in known:
                         i = known.index(name)
                         value = value.strip()
+                        room -= len(line)
                         # Twice the same length is legal; other lists are not those of one value.
                         good = good and (values[i] is None or i == 0 and value == values[0])
+                        good = good and room > 0  # so it is not cut off
                         values[i] = value
                     if not good:
                         raise ValueError("bad header")
@@ -262,18 +266,21 @@ class Connection(io.IOBase):
         return status
 
     def line(self):
-        """The next line of the answer's head, without its end."""
+        """The next line of the answer's head, without its end, cut off at 1,300 bytes."""
         self.lines += 1
         line = bytearray()
+        n = 0
         while True:
             if not self.stream.readinto(self.one, 1):
                 raise ValueError("cut off")
             c = self.one[0]
             if c == 10:
                 return str(line, "utf-8").rstrip("\r")
-            if len(line) == _MAX_LINE or self.lines > _MAX_LINES:
+            n += 1
+            if n > _MAX_LINE or self.lines > _MAX_LINES:
                 raise ValueError("bad header")
-            line.append(c if c < 128 else 63)
+            if n <= _KEEP:
+                line.append(c if c < 128 else 63)
 
     def readinto(self, buf, n=0):
         """Read 1 to `n` bytes (0: as many as fit) of the body into `buf`: their number, 0 at its

@@ -14,6 +14,7 @@ from .stream import find
 
 _MAX_DEPTH = const(32)  # levels of nesting
 _MAX_NUMBER = const(64)  # characters of a number
+_MAX_KEY = const(1024)  # bytes of an envelope's key
 _QUOTE = const(34)
 _COMMA = const(44)
 _COLON = const(58)
@@ -178,7 +179,7 @@ class JsonPull:
             consumed = False
             if path and type(path[-1]) is dict:
                 self.expect(_QUOTE)
-                keys[-1] = self.string(limit - self.tell(), keep)
+                keys[-1] = self.string(_MAX_KEY if member else limit - self.tell(), keep)
                 self.expect(_COLON)
                 consumed = member is not None and member(path, keys)
             if not consumed:

@@ -9,6 +9,7 @@ from .errors import Malformed, NATSBridgeError
 _FOUND = const(8)  # servers that INFO may add
 _URL = const(128)  # characters of one
 _TEXT = const(512)  # characters of what was refused
+_PIECES = const(128)  # of the reader's buffer that an INFO may have: 64 KB
 
 
 def parse_info(line):
@@ -20,6 +21,21 @@ def parse_info(line):
     if not isinstance(info, dict) or not isinstance(info.get("max_payload", 0), int):
         raise Malformed("no NATS server: it said %r" % line[:32])
     return info
+
+
+def shorten(line, n):
+    """The beginning of a line, in `n` pieces so far, without the servers that nobody will use
+    if it is an INFO. Raises ValueError when it is endless."""
+    if n > _PIECES:
+        raise ValueError("endless")
+    at = line.rfind(b'["')
+    if line[0] | 32 == 105 and at > 0 and line.find(b'"]', at) < 0:
+        for _ in range(_FOUND):
+            at = line.find(b'",', at) + 2
+        n = line.rfind(b'",') + 2
+        if 2 < at < n:
+            return line[:at] + line[n:]
+    return line
 
 
 def take_info(nc, info):
@@ -61,11 +77,11 @@ def read(nc, line):
     """Do what an INFO or -ERR line says. Raises OSError if it ends the connection."""
     if line[:4].upper() != b"-ERR":
         return take_info(nc, parse_info(line))
-    why = str(line[5:], "utf-8").strip("' ")
+    why = str(line[5:], "utf-8").strip("' ")[:_TEXT]
     low = why.lower()
     subs = nc._subs
     if low.startswith("permissions violation for subscription"):
-        words = why.split('"')  # to "subject" using queue "queue"
+        words = why.split('"', 4)  # to "subject" using queue "queue"
         for sid in subs:
             sub = subs[sid]
             if words[1:2] == [sub.subject] and sub.queue in words[3:4] + [""]:

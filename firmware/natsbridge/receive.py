@@ -108,6 +108,7 @@ def smartreceive(
         where.commit()
         where = None
         if links and removable:
+            errors.make_room(12288, "receive", "recover", "http")
             from .recover import consume
 
             consume(nc, env, links, fileserver_url, deadline)

@@ -187,7 +187,7 @@ def ask(job, method, url):
         status = job.answer()
         if method == "GET":
             answer = json.loads(read(job, _ANSWER))
-    except (Fault, NATSBridgeError, ValueError) as e:
+    except (Fault, NATSBridgeError, ValueError, MemoryError) as e:
         status = e
     job.close()
     job.deadline = deadline
@@ -208,6 +208,8 @@ def consume(nc, env, items, url, deadline):
     Only if the message names this receiver, its sender marked the file as removable, size and
     digest were verified, and the URL is that of one file.
     """
+    job = Connection(url, nc, deadline)
+    job.correlation_id = env["correlation_id"]
     who = env["receiver_" + "id"]  # in one piece it would not be a name, and cost the heap more
     mine = who == nc.id if who else env["receiver_" + "name"] == nc.name
     job = Connection(url, nc, deadline)

@@ -106,7 +106,7 @@ def smartsend(
                 uploaded,
             )
             upload_links = None
-            errors.make_room(0, "send", "envelope")
+        errors.make_room(0, "send", "envelope")
         msg_json.buf = buf
         _trace(env["correlation_id"], msg_json, subject)
         nc.bound(deadline)

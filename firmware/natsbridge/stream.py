@@ -166,6 +166,7 @@ class Reader:
         self.pos = 0
         self.end = 0
         self.head = b""  # of a line longer than the buffer
+        self.more = 0  # buffers of it
 
     def fill(self, wait=True):
         """Read more: the number of bytes, 0 at the end, None if nothing is there and not `wait`."""
@@ -199,16 +200,22 @@ class Reader:
             raise ValueError("a line of more than %d bytes" % limit)
         if at < 0:
             if stop - pos == len(self.buf):
+                self.pos = stop
+                self.more += 1
                 try:
                     self.head += bytes(self.buf)
+                    if self.more & 3 == 0:
+                        from .news import shorten
+
+                        self.head = shorten(self.head, self.more)
                 except MemoryError:
                     raise ValueError("a line that does not fit the heap")
-                self.pos = stop
             return None
         self.pos = at + 1
         if self.head:
             line = self.head + bytes(self.view[pos:at])
             self.head = b""
+            self.more = 0
             return line[:-1] if line.endswith(b"\r") else line
         if at > pos and self.buf[at - 1] == 13:
             at -= 1

@@ -133,7 +133,7 @@ class Msg:
                 if size > _SMALL:
                     self.left = size + 2
                 return
-        words = line.split()
+        words = line.split(None, 6)
         more = len(words[0]) - 3  # 1 for HMSG
         n = len(words) - more
         if n == 4 or n == 5:
@@ -260,9 +260,12 @@ class Msg:
             self.at = 0
             self._data = None if self.left else bytes(body[head:-2])
             if head and size <= _SMALL + 2:
-                from .headers import unpack
+                try:
+                    from .headers import unpack
 
-                unpack(self, bytes(body[:head]))
+                    unpack(self, bytes(body[:head]))
+                except MemoryError:
+                    pass  # a message comes all the same
             if not self.left and body[-2:] != b"\r\n":
                 raise Malformed("no line end")
         return -1

