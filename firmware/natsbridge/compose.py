@@ -86,6 +86,8 @@ def choose_links(msg_json, threshold, max_payload):
     while True:
         size = len(msg_json) + _LINK * len(links)
         if size <= max_payload:
+            if not links:
+                msg_json.size = size
             return links
         largest = None
         for i in range(len(sources)):

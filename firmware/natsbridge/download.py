@@ -114,13 +114,16 @@ class Claims(Connection):
             self.hash.update(got)
         else:
             buf = self.buf
-            readinto = self.readinto
+            recv = self.recv
             update = self.hash.update
             write = self.target.write
             progress = self.on_progress
             most = self.sink.limit if size is None else size
             while True:
-                n = readinto(buf, _CHUNK)
+                try:
+                    n = recv(buf, _CHUNK)
+                except (OSError, ValueError) as e:
+                    raise Fault(e)
                 if not n:
                     break
                 part = buf if n == _CHUNK else buf[:n]

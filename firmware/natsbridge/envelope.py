@@ -3,13 +3,15 @@
 Its size is computed first, because NATS wants a message's length before its bytes.
 """
 
+import gc
 import json
 from binascii import b2a_base64
+from collections import OrderedDict
 
 from micropython import const
 
 from .errors import INVALID_ARGUMENT, fail
-from .payload import STRINGS
+from .payload import FIELDS, STRINGS
 
 _CHUNK = const(768)  # bytes of payload at a time: 1024 of base64
 
@@ -47,7 +49,10 @@ class EnvelopeJSON:
 
     sources: a Source for each direct payload, None for each link.
     buf: a bytearray of at least 768 bytes to read through; None: one is allocated.
+    size: what len() will be the next time, if it is known; else 0.
     """
+
+    size = 0
 
     def __init__(self, env, sources, on_progress=None):
         self.env = env
@@ -66,7 +71,9 @@ class EnvelopeJSON:
         return now
 
     def __len__(self):
-        return self.write(None)
+        size = self.size
+        self.size = 0
+        return size or self.write(None)
 
     def __str__(self):
         from io import BytesIO
@@ -88,31 +95,22 @@ class EnvelopeJSON:
     def write(self, stream):
         """Write to `stream`, or to nowhere: the number of bytes."""
         env = self.env
-        text = "{"
-        for key in STRINGS:
-            text += '"%s": %s, ' % (key, json.dumps(env[key]))
-        text += '"metadata": %s, "payloads": [' % json.dumps(env["metadata"])
-        total = 0
-        mark = "{"
+        # In pieces: after many messages nothing of 1 KB may be free in one.
+        total = _put(stream, _members(env, STRINGS))
+        text = ', "metadata": %s, "payloads": [' % json.dumps(env["metadata"])
+        mark = ""
         for p, source in zip(env["payloads"], self.sources):
-            for key in ("id", "dataname", "payload_type", "transport", "encoding", "size"):
-                text += '%s"%s": %s' % (mark, key, json.dumps(p[key]))
-                mark = ", "
+            text += mark + _members(p, FIELDS) + ', "data": '
+            mark = ", "
             if source:
-                text = (text + ', "data": "').encode()
-                total += len(text) + (source.size + 2) // 3 * 4
+                total += _put(stream, text + '"') + (source.size + 2) // 3 * 4
                 if stream:
-                    stream.write(text)
                     self._write_base64(stream, source, p["dataname"])
                 text = '"'
             else:
-                text += ', "data": ' + json.dumps(p["data"])
+                text += json.dumps(p["data"])
             text += ', "metadata": %s}' % json.dumps(p["metadata"])
-            mark = ", {"
-        text = (text + "]}").encode()
-        if stream:
-            stream.write(text)
-        return total + len(text)
+        return total + _put(stream, text + "]}")
 
     def _write_base64(self, stream, source, dataname):
         size = source.size
@@ -122,17 +120,41 @@ class EnvelopeJSON:
         progress = self.on_progress
         n = _CHUNK
         done = 0
-        while done < size:
-            if n > size - done:
-                n = size - done
-                buf = buf[:n]
-            fill(buf, n, dataname)
-            out = b2a_base64(buf)
-            write(out, 0, len(out) - 1)  # not its line end
-            out = None  # its place can be had again
-            done += n
-            if progress:
-                progress(dataname, done, size)
+        # Nothing that lasts is allocated here: collecting half as often as is possible is enough.
+        # (Not less: what a callback keeps would lie all over the heap. Measured.)
+        threshold = gc.threshold()
+        gc.collect()
+        gc.threshold(gc.mem_free() // 2)
+        try:
+            while done < size:
+                if n > size - done:
+                    n = size - done
+                    buf = buf[:n]
+                fill(buf, n, dataname)
+                out = b2a_base64(buf)
+                write(out, 0, len(out) - 1)  # not its line end
+                out = None  # its place can be had again
+                done += n
+                if progress:
+                    progress(dataname, done, size)
+        finally:
+            gc.threshold(threshold)
+
+
+def _members(box, keys):
+    """The JSON text of these members of `box`, in this order, without the object's end."""
+    some = OrderedDict()
+    for key in keys:
+        some[key] = box[key]
+    return json.dumps(some)[:-1]
+
+
+def _put(stream, text):
+    """Write `text` to `stream`, or to nowhere: the number of bytes."""
+    text = text.encode()
+    if stream:
+        stream.write(text)
+    return len(text)
 
 
 class Source:

@@ -72,8 +72,8 @@ class JsonPull:
     def token(self):
         """The first byte that is not white space, not consumed."""
         while True:
-            c = self.peek()
-            if c != 32 and c != 10 and c != 13 and c != 9:
+            c = self.buf[self.pos] if self.pos < self.end else self.peek()
+            if c > 32 or c not in b" \t\r\n":
                 return c
             self.pos += 1
             self._before -= 1
@@ -105,6 +105,11 @@ class JsonPull:
                 part = self.view[self.pos : stop]
                 if min(part) < 32:
                     raise Malformed("bad string")
+                # Nearly all are whole in the buffer, without escapes, and ASCII.
+                if keep and not out and max(part) < 128 and len(part) <= limit:
+                    if stop < self.end and self.buf[stop] == _QUOTE:
+                        self.pos = stop + 1
+                        return str(part, "utf-8")
                 state = check_utf8(part, state)
                 self.pos = stop
             elif state:

@@ -21,6 +21,7 @@ STRINGS = (
     "reply_to_msg_id",
     "broker_url",
 )
+FIELDS = ("id", "dataname", "payload_type", "transport", "encoding", "size")  # before "data"
 MAX_FIELD = 1024  # bytes of a string field
 MAX_METADATA = 4096  # bytes of metadata as JSON
 MAX_PAYLOADS = 64

@@ -4,6 +4,7 @@ What "data" is can be known only from its siblings. Where they came first, it is
 into its target; where not, foreign.py holds or spools it.
 """
 
+import gc
 from binascii import a2b_base64
 
 from micropython import const
@@ -18,11 +19,10 @@ from .errors import (
     fail,
 )
 from .jsonpull import JsonPull
-from .payload import BYTE_TYPES, MAX_FIELD, MAX_METADATA, MAX_PAYLOADS, STRINGS, TYPES
+from .payload import BYTE_TYPES, FIELDS, MAX_FIELD, MAX_METADATA, MAX_PAYLOADS, STRINGS, TYPES
 
 _MAX_SIZE = const(9007199254740992)  # 2**53, what every JSON reader holds exactly
 _TEXT = const(6146)  # bytes of JSON text that a field of 1,024 bytes can have, escaped
-_KEYS = ("dataname", "payload_type", "transport", "encoding", "size")
 _EQUALS = const(61)
 _QUOTE = const(34)
 
@@ -96,7 +96,7 @@ class EnvelopeReader:
         elif keys[0] != "payloads":
             return False
         elif depth == 3:
-            known = key == "id" or key == "data" or key == "metadata" or key in _KEYS
+            known = key == "data" or key == "metadata" or key in FIELDS
             if len(path[1]) == MAX_PAYLOADS:
                 raise Malformed("too many")
         else:
@@ -119,7 +119,7 @@ class EnvelopeReader:
         pull = self.pull
         item["data"] = None
         known = True
-        for key in _KEYS:
+        for key in FIELDS[1:]:
             known = known and item.get(key) is not None
         if known:
             self.check_item(item)
@@ -138,11 +138,17 @@ class EnvelopeReader:
 
             if hold(self, item):
                 return
-        self.decode(pull, item)
+        threshold = gc.threshold()  # as in envelope.py
+        gc.collect()
+        gc.threshold(gc.mem_free() // 2)
+        try:
+            self.decode(pull, item)
+        finally:
+            gc.threshold(threshold)
 
     def check_item(self, item):
         """Required keys, type, transport, encoding and size, in this order."""
-        for key in ("id", "dataname", "payload_type", "transport", "encoding"):
+        for key in FIELDS[:5]:
             v = item.get(key)
             if v is None and (key == "id" or key == "encoding"):
                 continue
@@ -233,8 +239,11 @@ class EnvelopeReader:
         buf = pull.buf
         count = 0
         padded = 0
+        ends = False  # whether what may end it is looked for
         while True:
-            stop = pull.plain_end()
+            if not ends and pull.end - pull.pos < 4:
+                pull.fill()
+            stop = pull.plain_end() if ends else pull.end
             n = (stop - pull.pos) & ~3
             if n:
                 part = buf if n == len(buf) else pull.view[pull.pos : pull.pos + n]
@@ -244,6 +253,9 @@ class EnvelopeReader:
                     out = b""
                 # Junk is skipped and padding ends the decoding (measured): the length tells.
                 if len(out) != n // 4 * 3:
+                    if not ends:
+                        ends = True
+                        continue
                     if part[n - 1] == _EQUALS and part[n - 3] != _EQUALS:
                         padded = 2 if part[n - 2] == _EQUALS else 1
                     if not padded or len(out) != n // 4 * 3 - padded:
@@ -258,6 +270,8 @@ class EnvelopeReader:
                 pull.pos += n
                 if progress:
                     progress(name, count, size)
+            elif not ends:
+                ends = True
             elif stop == pull.end:
                 if not pull.fill():
                     raise Malformed("cut off")

@@ -203,7 +203,10 @@ class Msg:
         n = min(n, self.left - 2)
         try:
             if n:
-                n = reader.readinto(buf, n)
+                got = None
+                if reader.pos == reader.end:  # straight from the socket
+                    got = reader.source.socket.readinto(buf, n)
+                n = got or reader.readinto(buf, n)
                 if not n:
                     raise EOFError
                 self.left -= n

@@ -66,8 +66,11 @@ def as_on_micropython() -> Iterator[None]:
         patch.setattr(io, "BytesIO", Pieces)
         patch.setattr(jsonpull, "dumps", raw)
         patch.setattr(foreign, "json", types.SimpleNamespace(dumps=raw))
-        heap = types.SimpleNamespace(collect=lambda: None, mem_free=lambda: 1 << 20)
+        heap = types.SimpleNamespace(
+            collect=lambda: None, mem_free=lambda: 1 << 20, threshold=lambda amount=0: -1
+        )
         patch.setattr(errors, "gc", heap)
+        patch.setattr(reader, "gc", heap)
         yield
 
 
@@ -173,6 +176,33 @@ def test_only_base64_is_taken_for_base64(
         assert result["payloads"] == [["a", expected, "binary"]]
     else:
         assert result.get("error") == "DESERIALIZATION_ERROR"
+
+
+def refusing(first: list[bytes], real: Any, part: Any) -> Any:
+    return first.pop() if first else real(part)
+
+
+@pytest.mark.parametrize(
+    "what",
+    ['"', '"}]}', "\\", "\\/", "\\u002b", "\n", "\x00", "\x7f", "é", "=", "==", "A=", "-", "", "/"],
+)
+def test_what_is_in_a_full_buffer_is_noticed_as_where_it_is_looked_for(
+    what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A buffer in which every byte is decoded is not searched for what may end the base64."""
+    size = 128
+    real = reader.a2b_base64
+    text = base64.b64encode(bytes(range(256)) * 2).decode()
+    for at in range(size, 3 * size + 1):  # at least one whole buffer and the bounds around it
+        damaged = (text[:at] + what + text[at + 1 :]).encode()
+        data = envelope("*").replace(b"*", damaged)
+        monkeypatch.setattr(reader, "a2b_base64", real)
+        result = receive(data, 1 << 20, size)
+        first = [b""]  # refused, so that from the first bytes on all is searched
+        patched = functools.partial(refusing, first, real)
+        monkeypatch.setattr(reader, "a2b_base64", patched)
+        assert result == receive(data, 1 << 20, size)
+        assert not first
 
 
 # ---------------------------------------------------------------- JSON
