@@ -19,9 +19,9 @@ from stage import BUILD, ToolError, device, nats_server
 #: Bytes: what the code shall hold, and what it may not exceed (it fails the build). A saving lowers
 #: the ceiling; where budget and ceiling meet, the goal is reached.
 BUDGETS = {
-    "connect + direct send": (20 * 1024, 29_200),
+    "connect + direct send": (20 * 1024, 29_400),
     "connect + direct receive": (20 * 1024, 40_400),
-    "direct and link, both ways": (32 * 1024, 65_600),
+    "direct and link, both ways": (32 * 1024, 65_400),
     "every module at once": (56 * 1024, 101_000),
 }
 #: The heap to measure in, and the one to try where that is too small.
