@@ -155,8 +155,10 @@ class Source:
     def _failed(self, e: Exception) -> NATSBridgeError:
         return NATSBridgeError(INVALID_ARGUMENT, f"the stream of {self.name!r} failed: {e}")
 
-    def read_all(self) -> bytes:
+    def read_all(self) -> bytes | memoryview:
         """Return every byte from the first (blocking). Raises as `rewind` and `read`."""
+        if isinstance(self._stream, memoryview):
+            return self._stream
         if self.rewindable:
             self.rewind()
         return b"".join(iter(self.read, b""))
