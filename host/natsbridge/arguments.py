@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
 from natsbridge.errors import INVALID_ARGUMENT, NATSBridgeError
 
-__all__ = ["MAX_FIELD", "Progress", "bounded", "check_count", "check_field", "check_timeout"]
+__all__ = [
+    "MAX_FIELD",
+    "Progress",
+    "bounded",
+    "check_count",
+    "check_field",
+    "check_timeout",
+    "surely_fields",
+]
 
 #: UTF-8 bytes of any string field of an envelope, a dataname and a URL: a field is read into
 #: memory whole by a device with a few tens of KB.
@@ -44,6 +52,15 @@ def check_count(value: object, what: str, least: int = 0) -> None:
         )
 
 
+def surely_fields(values: Iterable[Any]) -> bool:
+    """Tell, quickly, of values that `check_field` takes, as most are, that it takes them all."""
+    try:
+        text = "".join(values)
+    except TypeError:
+        return False
+    return text.isascii() and len(text) <= MAX_FIELD
+
+
 def check_field(value: object, what: str) -> None:
     """Refuse what cannot be a string field of an envelope with `INVALID_ARGUMENT`.
 
@@ -73,6 +90,8 @@ async def bounded(
     Raises:
         NATSBridgeError: what `late` returns, once `work` was cancelled and has cleaned up.
     """
+    if timeout is None:
+        return await work
     try:
         return await asyncio.wait_for(work, timeout)
     except asyncio.TimeoutError:

@@ -15,7 +15,8 @@ What nats-py 2.16 does otherwise, and how it is met here:
 * What ends an attempt to reconnect with an unexpected exception ends all further ones. `Broker`
   lets out only those that are expected.
 * It heeds a server's limit for messages (max_payload) only as it was at the beginning.
-* Messages of several subscriptions lose their order. `Arrival` numbers them as they are parsed.
+* Messages of several subscriptions lose their order, and a task handles each one's. A `Receiver`
+  gets them as they are parsed, numbered.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import socket
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from functools import lru_cache
 from typing import Any
 from urllib.parse import ParseResult, urlsplit
 
@@ -40,7 +42,7 @@ from natsbridge.errors import INVALID_ARGUMENT, NATS_CONNECTION_FAILED, NATSBrid
 from natsbridge.headers import parse_headers
 from natsbridge.tls import Tls
 
-__all__ = ["Arrival", "Broker", "check_server", "open_broker", "server_url"]
+__all__ = ["Arrival", "Broker", "Receiver", "check_server", "open_broker", "server_url"]
 
 #: Seconds that an attempt to reconnect may take where connecting may take for ever.
 ATTEMPT_S = 5.0
@@ -56,19 +58,36 @@ Event = Callable[[Exception], Awaitable[None]]
 
 
 class Arrival(NatsMsg):
-    """A message that knows its place among all messages of its connection.
+    """An answer to a request.
 
     Attributes:
-        number: among those of the connection.
-        place: among those of its subscription.
         block: its headers as they came, or None. nats-py takes a status for one of them.
     """
 
     def __init__(self, _client: Broker, **fields: Any) -> None:
         super().__init__(_client, **fields)
-        self.number = next(_client.arrivals)
-        self.place = 0
         self.block = _client.block
+
+
+class Receiver:
+    """A subscription whose callback, to nats-py, is its method `called`."""
+
+    async def called(self, msg: NatsMsg) -> None:
+        """Be what nats-py wants; it is not called."""
+
+    def arrived(
+        self, number: int, subject: str, reply: str, data: bytes, block: bytes | None
+    ) -> None:
+        """Take a message.
+
+        Args:
+            number: its place among all messages of the connection.
+            subject: what it was published to.
+            reply: where an answer is expected, or "".
+            data: its payload.
+            block: its headers as they came, or None.
+        """
+        raise NotImplementedError
 
 
 class Transport(TcpTransport):
@@ -76,7 +95,7 @@ class Transport(TcpTransport):
 
     def writelines(self, payload: list[bytes]) -> None:
         """Write. In one: since CPython 3.12, `drain` does not wait for what came as a list."""
-        self.write(b"".join(payload))  # type: ignore[no-untyped-call]
+        self.write(payload[0] if len(payload) == 1 else b"".join(payload))  # type: ignore[no-untyped-call]
 
     async def connect_tls(self, *arguments: Any) -> None:
         """Shake hands on the connection that stands."""
@@ -173,6 +192,23 @@ class Broker(Client):
         if not initial_connection and isinstance(info.get("max_payload"), int):
             self._max_payload = info["max_payload"]
 
+    async def _process_msg(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None
+    ) -> None:
+        sub = self._subs.get(sid)
+        receiver = getattr(sub and sub._cb, "__self__", None)
+        if sub is None or not isinstance(receiver, Receiver):
+            await super()._process_msg(sid, subject, reply, data, headers)  # type: ignore[arg-type]
+            return
+        self.stats["in_msgs"] += 1
+        self.stats["in_bytes"] += len(data)
+        sub._received += 1
+        if 0 < sub._max_msgs <= sub._received:
+            self._remove_sub(sid)
+            sub._stop_processing()
+        number = next(self.arrivals)
+        receiver.arrived(number, subject.decode(), reply.decode(), data, headers or None)
+
     async def _process_headers(self, headers: bytes | None) -> dict[str, str] | None:
         self.block = headers or None
         found, status, description = parse_headers(self.block)
@@ -235,6 +271,7 @@ def check_server(server: object) -> str:
     return url
 
 
+@lru_cache(maxsize=64)  # the same one for each message
 def server_url(uri: ParseResult | str) -> str:
     """Return a server's URL without its credentials."""
     parts = urlsplit(uri) if isinstance(uri, str) else uri

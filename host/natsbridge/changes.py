@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 __all__ = ["Changes", "deadline_of"]
 
@@ -16,25 +17,32 @@ class Changes:
     """Those who wait for a change: whatever it was, they look for themselves what is new."""
 
     def __init__(self) -> None:
-        self._waiters: set[asyncio.Future[None]] = set()
+        self._waiters: set[asyncio.Future[bool]] = set()
 
     def wake(self) -> None:
         """Wake everybody."""
         for waiter in self._waiters:
             if not waiter.done():
-                waiter.set_result(None)
+                waiter.set_result(True)
 
     async def wait(self, deadline: float | None, *tasks: asyncio.Task[None]) -> bool:
         """Wait until `wake` was called or one of `tasks` is done; False at the deadline."""
         loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[None] = loop.create_future()
+        waiter: asyncio.Future[bool] = loop.create_future()
+        timer = None if deadline is None else loop.call_at(deadline, _expire, waiter)
         self._waiters.add(waiter)
         try:
-            done, _ = await asyncio.wait(
-                {waiter, *tasks},
-                timeout=None if deadline is None else max(deadline - loop.time(), 0),
-                return_when=asyncio.FIRST_COMPLETED,
-            )
+            if not tasks:
+                return await waiter
+            futures: set[asyncio.Future[Any]] = {waiter, *tasks}
+            await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+            return any(task.done() for task in tasks) or waiter.result()
         finally:
             self._waiters.discard(waiter)
-        return bool(done)
+            if timer is not None:
+                timer.cancel()
+
+
+def _expire(waiter: asyncio.Future[bool]) -> None:
+    if not waiter.done():
+        waiter.set_result(False)

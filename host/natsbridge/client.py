@@ -42,6 +42,9 @@ _FLUSH_S = 86400
 #: Bytes of messages in nats-py from which on `publish` waits for the socket; nats-py's own figure.
 _BUFFER = 2 << 20
 
+#: Seconds for which messages that wait can be taken one after the other, nobody else running.
+TURN_S = 0.005
+
 _LOST = "the connection was lost; what was published since the last flush may not have arrived"
 
 T = TypeVar("T")
@@ -82,6 +85,7 @@ class Connection:
         self._drained = False
         self._published_in: int | None = None  # which reconnect, first since the last flush
         self._subscriptions: set[Subscription] = set()
+        self._looked = 0.0  # when a caller of `next` last let others have their turn
         self._changes = Changes()
         self._tasks: set[asyncio.Task[None]] = set()
         self._leaving = False  # a lame duck
@@ -240,7 +244,9 @@ class Connection:
         data, size = self._check_message(subject, payload, headers)
         if reply:
             check_subject(reply)
-        await self._room(what, size + len(f"PUB {subject} {reply} {size}\r\n\r\n".encode()))
+        if not self._client.is_connected:
+            line = f"PUB {subject} {reply} {size}\r\n\r\n"
+            await self._room(what, size + len(line.encode()))
         if self._published_in is None and self._client.is_connected:
             self._published_in = self._client.stats["reconnects"]
         await self._call(
@@ -250,12 +256,15 @@ class Connection:
     def _check_message(self, subject: str, payload: object, headers: object) -> tuple[bytes, int]:
         """Return the payload, and its size with headers."""
         check_subject(subject)
-        view = bytes_view(payload.encode() if isinstance(payload, str) else payload)
-        if view is None:
-            raise NATSBridgeError(
-                INVALID_ARGUMENT, f"payload must be bytes or str, not {type(payload).__name__}"
-            )
-        size = len(view) + check_headers(headers)
+        data = payload.encode() if isinstance(payload, str) else payload
+        if not isinstance(data, bytes):
+            view = bytes_view(data)
+            if view is None:
+                raise NATSBridgeError(
+                    INVALID_ARGUMENT, f"payload must be bytes or str, not {type(data).__name__}"
+                )
+            data = bytes(view)
+        size = len(data) + check_headers(headers)
         self._check_open()
         if headers and not self._client._server_info.get("headers"):
             raise self._failed(f"sending headers to {subject!r}", "the server takes none")
@@ -266,7 +275,7 @@ class Connection:
                 f" {self.max_payload}: send it with smartsend",
                 {"size": size, "max_payload": self.max_payload},
             )
-        return bytes(view), size
+        return data, size
 
     async def _room(self, what: str, size: int) -> None:
         """While the connection is lost: refuse what does not fit, or wait until it is back."""
@@ -303,9 +312,8 @@ class Connection:
             await self._stand(what, self._timeout)
         self._check_open()
         subscription = Subscription(self, subject, queue)
-        cb: Any = subscription._arrived
         subscription._nats = await self._call(
-            what, self._client.subscribe(subject, queue=queue, cb=cb)
+            what, self._client.subscribe(subject, queue=queue, cb=subscription.called)
         )
         self._subscriptions.add(subscription)
         try:
@@ -342,13 +350,13 @@ class Connection:
     ) -> Msg | None:
         check_timeout(timeout)
         deadline = deadline_of(timeout)
-        # Messages that were parsed in one go reach the queues in one turn of the loop, in any
-        # order among subscriptions: let that turn end.
-        await asyncio.sleep(0)
+        if asyncio.get_running_loop().time() - self._looked > TURN_S:
+            await asyncio.sleep(0)  # however many wait, others have their turn
+            self._looked = asyncio.get_running_loop().time()
         while True:
             ready = [s for s in among() if s._waiting]
             if ready:
-                return min(ready, key=lambda s: s._waiting[0].number)._pop()
+                return min(ready, key=lambda s: s._waiting[0]._number)._pop()
             if over():
                 return None
             self._check_open()
@@ -356,6 +364,7 @@ class Connection:
                 if timeout and not self._client.is_connected:  # that is no silence
                     raise self._failed("waiting for messages", _gone(timeout))
                 return None
+            self._looked = asyncio.get_running_loop().time()
 
     async def request(
         self,

@@ -9,15 +9,16 @@ anything is encoded, so that a message too large for the broker is never built (
 from __future__ import annotations
 
 import asyncio
-import base64
 import io
-import uuid
 from collections.abc import Mapping, Sequence
+from json.encoder import encode_basestring
 from typing import Any
 
+import pybase64
+
 from natsbridge import jsontext
-from natsbridge.arguments import check_field
-from natsbridge.errors import INVALID_ARGUMENT, NATSBridgeError, utc_timestamp
+from natsbridge.arguments import check_field, surely_fields
+from natsbridge.errors import INVALID_ARGUMENT, NATSBridgeError, new_uuid, utc_timestamp
 from natsbridge.payload import make_source
 from natsbridge.source import Source, is_stream
 
@@ -30,15 +31,16 @@ __all__ = [
     "build_payload",
     "check_metadata",
     "envelope_to_json",
-    "overhead",
-    "to_json",
+    "fill",
+    "frame",
+    "frame_size",
 ]
 
 #: Payloads in one message: a device keeps a line of notes on each.
 MAX_PAYLOADS = 64
 #: Bytes of a metadata object's JSON text.
 MAX_METADATA = 4096
-#: What `overhead` allows for a URL that is not known yet.
+#: What `frame_size` allows for a URL that is not known yet.
 URL_ESTIMATE = 512
 
 #: The string fields, in the order senders write them. `metadata` and `payloads` follow.
@@ -56,6 +58,13 @@ STRING_KEYS = (
     "reply_to_msg_id",
     "broker_url",
 )
+#: The JSON text of an env up to its payloads, and of a direct payload around its base64.
+_ENV = "{" + "".join(f'"{key}":%s,' for key in STRING_KEYS) + '"metadata":%s,"payloads":['
+_DIRECT = (
+    '{"id":%s,"dataname":%s,"payload_type":%s,"transport":%s,"encoding":%s,"size":%d,"data":"',
+    '","metadata":%s}',
+)
+_DIRECT_STRINGS = ("id", "dataname", "payload_type", "transport", "encoding")
 
 
 def check_metadata(metadata: object) -> None:
@@ -68,6 +77,8 @@ def check_metadata(metadata: object) -> None:
         raise NATSBridgeError(
             INVALID_ARGUMENT, f"metadata must be a dict, not {type(metadata).__name__}"
         )
+    if not metadata:
+        return
     try:
         jsontext.check(metadata, jsontext.MAX_DEPTH - 1)  # the envelope is the first level
     except ValueError as e:
@@ -91,13 +102,14 @@ def build_envelope(fields: Mapping[str, str], metadata: dict[str, Any]) -> dict[
     Raises:
         NATSBridgeError: `INVALID_ARGUMENT` for a field that is no str or too long.
     """
-    env: dict[str, Any] = {}
-    for key in STRING_KEYS:
-        value = utc_timestamp() if key == "timestamp" else fields[key]
-        check_field(value, key)
-        if not value and key in ("correlation_id", "msg_id"):
-            value = str(uuid.uuid4())
-        env[key] = value
+    if not surely_fields(fields.values()):
+        for key, value in fields.items():
+            check_field(value, key)
+    env: dict[str, Any] = dict.fromkeys(STRING_KEYS)
+    env.update(fields)
+    env["correlation_id"] = fields["correlation_id"] or new_uuid()
+    env["msg_id"] = fields["msg_id"] or new_uuid()
+    env["timestamp"] = utc_timestamp()
     env["metadata"] = metadata
     env["payloads"] = []
     return env
@@ -117,7 +129,7 @@ def build_payload(
         metadata: beside `payload_bytes`, which is added.
     """
     return {
-        "id": str(uuid.uuid4()),
+        "id": new_uuid(),
         "dataname": dataname,
         "payload_type": payload_type,
         "transport": transport,
@@ -133,33 +145,48 @@ def base64_size(size: int) -> int:
     return (size + 2) // 3 * 4
 
 
-def overhead(env: Mapping[str, Any]) -> int:
-    """Return the bytes of an env's JSON text without the base64 of its direct payloads.
+def frame(env: Mapping[str, Any]) -> list[str]:
+    """Return an env's JSON text, in the pieces between which its direct payloads' base64 belongs.
+
+    So the base64, which may be most of the text, passes no JSON encoder.
+
+    Args:
+        env: with every key that `build_envelope` and `build_payload` give, in their order.
+    """
+    strings = map(encode_basestring, [env[key] for key in STRING_KEYS])
+    text = _ENV % (*strings, jsontext.dumps(env["metadata"]) if env["metadata"] else "{}")
+    pieces = []
+    comma = ""
+    for payload in env["payloads"]:
+        if payload["transport"] == "direct":
+            strings = map(encode_basestring, [payload[key] for key in _DIRECT_STRINGS])
+            pieces.append(text + comma + _DIRECT[0] % (*strings, payload["size"]))
+            text = _DIRECT[1] % jsontext.dumps(payload["metadata"])
+        else:
+            text += comma + jsontext.dumps(payload)
+        comma = ","
+    pieces.append(text + "]}")
+    return pieces
+
+
+def frame_size(env: Mapping[str, Any], pieces: Sequence[str]) -> int:
+    """Return the bytes of an env's `frame`, which is the message without any base64.
 
     A link whose data is None is taken to have a URL of `URL_ESTIMATE` bytes.
     """
-    payloads = []
-    reserved = 0
+    size = sum([len(piece) if piece.isascii() else len(piece.encode()) for piece in pieces])
     for payload in env["payloads"]:
-        data = payload["data"] if payload["transport"] == "link" else ""
-        if data is None:
-            reserved += URL_ESTIMATE
-        payloads.append({**payload, "data": data or ""})
-    return len(jsontext.dumps({**env, "payloads": payloads}).encode()) + reserved
+        if payload["transport"] == "link" and payload["data"] is None:
+            size += URL_ESTIMATE + len('""') - len("null")
+    return size
 
 
-def to_json(env: Mapping[str, Any], direct: Sequence[bytes | None]) -> str:
-    """Return an env's wire form as JSON text.
-
-    Args:
-        env: the env.
-        direct: for each payload its bytes, or None for a link.
-    """
-    payloads = [
-        payload if data is None else {**payload, "data": base64.b64encode(data).decode()}
-        for payload, data in zip(env["payloads"], direct, strict=True)
-    ]
-    return jsontext.dumps({**env, "payloads": payloads})
+def fill(pieces: Sequence[str], direct: Sequence[bytes | memoryview]) -> str:
+    """Return the JSON text of a `frame` and the bytes of its direct payloads."""
+    text = [pieces[0]]
+    for data, piece in zip(direct, pieces[1:], strict=True):
+        text += (pybase64.b64encode_as_string(data), piece)
+    return "".join(text)
 
 
 async def envelope_to_json(env: dict[str, Any]) -> str:
@@ -199,10 +226,14 @@ async def envelope_to_json(env: dict[str, Any]) -> str:
         )
     except ValueError as e:
         raise NATSBridgeError(INVALID_ARGUMENT, f"the env is not JSON: {e}") from e
-    return to_json(env, direct)
+    wire = [
+        payload if data is None else {**payload, "data": pybase64.b64encode_as_string(data)}
+        for payload, data in zip(payloads, direct, strict=True)
+    ]
+    return jsontext.dumps({**env, "payloads": wire})
 
 
-def _direct_bytes(payload: dict[str, Any]) -> bytes | None:
+def _direct_bytes(payload: dict[str, Any]) -> bytes | memoryview | None:
     if payload.get("transport") == "link":
         return None
     name = str(payload.get("dataname", ""))

@@ -31,7 +31,7 @@ from natsbridge.sink import (
 )
 from natsbridge.urls import Server, Url, not_allowed, parse_url
 
-__all__ = ["INLINE", "DownloadHandler", "Incoming"]
+__all__ = ["FAST", "INLINE", "DownloadHandler", "Incoming"]
 
 #: handler(url, max_retries, base_delay, max_delay, correlation_id) -> bytes
 DownloadHandler = Callable[[str, int, float, float, str], Any]
@@ -40,6 +40,12 @@ DownloadHandler = Callable[[str, int, float, float, str], Any]
 #: Bytes of JSON or text that are parsed on the event loop: about a millisecond's work, where a
 #: hop to a worker thread costs a tenth.
 INLINE = 256 << 10
+#: The same for bytes that are only decoded, or copied.
+FAST = 4 << 20
+
+
+#: Bytes that are made a value on the event loop; without limit where there is nothing to do.
+_FREELY = {"text": FAST, "dictionary": INLINE, "jsontable": INLINE, "arrowtable": -1}
 
 
 class Incoming:
@@ -132,8 +138,7 @@ class Incoming:
         self._check_size(payload, len(data))
         target = await self._target(i, payload, len(data))
         if isinstance(target, MemoryTarget):
-            target.write(data)
-            self.values[i] = await self._value(target, payload)
+            self.values[i] = await self._value(data, payload)
         else:
             await in_thread(target.write, data)
         if self.on_progress and data:
@@ -163,7 +168,7 @@ class Incoming:
         else:
             await self._custom(self.handler, download, target)
         if isinstance(target, MemoryTarget):
-            self.values[i] = await self._value(target, payload)
+            self.values[i] = await self._value(target.commit(), payload)
         verified = payload.size is not None and download.sha256
         if verified and payload.metadata.get("removable") is True:
             self.consumed.append(url)
@@ -197,13 +202,12 @@ class Incoming:
         await self.allowed.check(session.get(), url)
         return url
 
-    async def _value(self, target: MemoryTarget, payload: Payload) -> Any:
-        data = target.commit()
+    async def _value(self, data: bytes, payload: Payload) -> Any:
         limit = MEMORY_LIMIT if self.limit is None else self.limit
         arguments = (payload.dataname, data, payload.payload_type, limit)
-        if payload.payload_type == "arrowtable" or len(data) > INLINE:
-            return await in_thread(from_bytes, *arguments)
-        return from_bytes(*arguments)
+        if len(data) <= _FREELY.get(payload.payload_type, len(data)):
+            return from_bytes(*arguments)
+        return await in_thread(from_bytes, *arguments)
 
     async def consume(self, me: Connection | None, server: Server) -> None:
         """Delete from the server what was meant for this receiver alone."""

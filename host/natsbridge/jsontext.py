@@ -11,7 +11,8 @@ import json
 import math
 import re
 from collections import Counter
-from typing import Any, NoReturn
+from collections.abc import Sequence
+from typing import Any
 
 __all__ = ["MAX_DEPTH", "MAX_NUMBER", "Object", "check", "dumps", "loads", "plain"]
 
@@ -42,6 +43,8 @@ def _object(pairs: list[tuple[str, Any]]) -> Object:
 
 def _check_depth(text: str) -> None:
     """Raise ValueError where `text` nests deeper than `MAX_DEPTH`, in linear time."""
+    if text.count("[") + text.count("{") <= MAX_DEPTH:
+        return  # strings and all: there are not enough of them
     depth = position = 0
     while found := _OUTSIDE.search(text, position):
         position = found.end()
@@ -75,33 +78,46 @@ def _check_number(text: str) -> None:
         raise ValueError(f"a number of {len(text)} characters, more than {MAX_NUMBER}")
 
 
-def _constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is not JSON")
+def _decoder(values: Sequence[Any]) -> json.JSONDecoder:
+    """Return a decoder that takes the next of `values` for each NaN."""
+    left = iter(values)
+
+    def constant(text: str) -> Any:
+        if text == "NaN":
+            for value in left:
+                return value
+        raise ValueError(f"{text} is not JSON")
+
+    return json.JSONDecoder(
+        object_pairs_hook=_object, parse_int=_integer, parse_float=_float, parse_constant=constant
+    )
 
 
-_DECODER = json.JSONDecoder(
-    object_pairs_hook=_object, parse_int=_integer, parse_float=_float, parse_constant=_constant
-)
+_DECODER = _decoder(())
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
-def loads(data: bytes | bytearray | memoryview | str, finite: bool = True) -> Any:
+def loads(
+    data: bytes | bytearray | memoryview | str, finite: bool = True, values: Sequence[Any] = ()
+) -> Any:
     """Parse JSON text; objects become `Object`.
 
     Args:
         data: the text, in UTF-8.
         finite: whether to refuse numbers beyond a double's range, which become infinite.
+        values: what stands there in the text as NaN, in its order.
 
     Raises:
         ValueError: for anything that is not one JSON value within the limits.
     """
     text = data if isinstance(data, str) else str(data, "utf-8")
     _check_depth(text)
-    value = _DECODER.decode(text)
+    value = (_decoder(values) if values else _DECODER).decode(text)
     if finite and _HUGE_EXPONENT.search(text):
         dumps(value)
     # Only an escape can make a lone surrogate; a pair of them makes a legal character.
-    if _SURROGATE_ESCAPE.search(text):
-        json.dumps(value, ensure_ascii=False).encode()
+    if "\\u" in text and _SURROGATE_ESCAPE.search(text):
+        json.dumps(value, ensure_ascii=False, default=lambda _: None).encode()
     return value
 
 
@@ -134,7 +150,7 @@ def check(value: object, depth: int = MAX_DEPTH) -> None:
 
 def dumps(value: object) -> str:
     """Return `value`, which passed `check`, as compact JSON text in raw UTF-8 characters."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return _ENCODER.encode(value)
 
 
 def plain(value: Any) -> Any:

@@ -26,7 +26,8 @@ def trace(correlation_id: str, text: str, level: int = logging.DEBUG) -> None:
         text: what happened.
         level: a `logging` level; DEBUG for steps, WARNING for what a person should look at.
     """
-    logger.log(level, "%s", text, extra={"correlation_id": correlation_id})
+    if logger.isEnabledFor(level):
+        logger.log(level, "%s", text, extra={"correlation_id": correlation_id})
 
 
 class Formatter(logging.Formatter):

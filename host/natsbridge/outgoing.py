@@ -10,11 +10,11 @@ import asyncio
 import hashlib
 import inspect
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from natsbridge import http, plik
 from natsbridge.arguments import Progress, check_field
-from natsbridge.envelope import base64_size, build_payload, overhead, to_json
+from natsbridge.envelope import base64_size, build_payload, fill, frame, frame_size
 from natsbridge.errors import PAYLOAD_TOO_LARGE, UPLOAD_FAILED, NATSBridgeError
 from natsbridge.log import trace
 from natsbridge.payload import make_source
@@ -23,15 +23,8 @@ from natsbridge.urls import Server
 
 __all__ = ["Message", "UploadHandler"]
 
-T = TypeVar("T")
-
 #: handler(file_server_url, dataname, data) -> {"status", "uploadid", "fileid", "url"}
 UploadHandler = Callable[[str, str, bytes], Any]
-
-
-async def _maybe_in_thread(blocking: bool, work: Callable[..., T], *args: Any) -> T:
-    """Call `work`, in a worker thread if it may block (a hop costs more than a small message)."""
-    return await asyncio.to_thread(work, *args) if blocking else work(*args)
 
 
 class Message:
@@ -44,12 +37,15 @@ class Message:
         self.sources: list[Source] = []
         self.values: list[Any] = []
         self.uploaded: list[dict[str, Any]] = []
+        self._frame: list[str] = []  # of the env, once it is known
         self.correlation_id: str = env["correlation_id"]
 
     async def add(self, dataname: str, value: Any, payload_type: str, threshold: int) -> None:
         """Check a payload and choose its transport by its own size."""
-        blocking = payload_type == "arrowtable" or is_stream(value)
-        source = await _maybe_in_thread(blocking, make_source, dataname, value, payload_type)
+        if payload_type == "arrowtable" or is_stream(value):  # which may block
+            source = await asyncio.to_thread(make_source, dataname, value, payload_type)
+        else:
+            source = make_source(dataname, value, payload_type)
         self.sources.append(source)
         self.values.append(value)
         size = source.size
@@ -92,7 +88,8 @@ class Message:
     def size(self) -> int:
         """Return the bytes of the message, URLs that are not known estimated."""
         sizes = (self.sources[i].size or 0 for i in self._directs())
-        return overhead(self.env) + sum(map(base64_size, sizes))
+        self._frame = frame(self.env)
+        return frame_size(self.env, self._frame) + sum(map(base64_size, sizes))
 
     def fit(self, max_payload: int) -> None:
         """Turn the largest direct payloads into links until the message fits the broker.
@@ -143,6 +140,7 @@ class Message:
                 trace(self.correlation_id, f"Using direct transport for {source.size} bytes")
                 continue
             trace(self.correlation_id, f"Using link transport for {source.size} bytes")
+            self._frame = []  # its URL, size and digest come now
             try:
                 result = await self._upload(session, handler, server, source)
             except NATSBridgeError as e:
@@ -190,13 +188,16 @@ class Message:
 
     async def encode(self) -> str:
         """Return the message's JSON text. Raises `INVALID_ARGUMENT` where a source fails."""
-        direct: list[bytes | None] = [None] * len(self.sources)
+        direct = []
         for i in self._directs():
             source = self.sources[i]
-            direct[i] = await _maybe_in_thread(not source.in_memory, source.read_all)
+            if source.in_memory:
+                direct.append(source.read_all())
+            else:
+                direct.append(await asyncio.to_thread(source.read_all))
             if self.on_progress and source.size:
                 self.on_progress(source.name, source.size, source.size)
-        return to_json(self.env, direct)
+        return fill(self._frame or frame(self.env), direct)
 
     async def undo(self, session: http.LazySession, server: Server) -> None:
         """Remove what was uploaded for a message that was not published."""
@@ -219,7 +220,7 @@ async def _custom_upload(
     handler: UploadHandler, server_url: str, source: Source, on_progress: Progress | None
 ) -> dict[str, Any]:
     """Upload with a handler of the caller's (walkthrough, "File Server Handler Contract")."""
-    data = await asyncio.to_thread(source.read_all)
+    data = bytes(await asyncio.to_thread(source.read_all))
     try:
         if inspect.iscoroutinefunction(handler):
             result = await handler(server_url, source.name, data)

@@ -16,10 +16,10 @@ from natsbridge.client import Connection, Msg
 from natsbridge.dial import peer
 from natsbridge.download import in_thread
 from natsbridge.errors import DOWNLOAD_FAILED, INVALID_ARGUMENT, NATSBridgeError
-from natsbridge.incoming import INLINE, DownloadHandler, Incoming
+from natsbridge.incoming import FAST, INLINE, DownloadHandler, Incoming
 from natsbridge.log import trace
 from natsbridge.nack import report
-from natsbridge.reader import read_envelope
+from natsbridge.reader import Envelope, cut, read_envelope
 from natsbridge.send import fileserver
 from natsbridge.sink import SinkFunction
 from natsbridge.subjects import check_subject
@@ -40,6 +40,15 @@ def _message(msg: object, nats_connection: object) -> tuple[bytes, str, Connecti
         return msg.data, msg.reply, peer(nats_connection)
     owner = msg._connection if isinstance(msg, Msg) else msg._client
     return msg.data, msg.reply, peer(owner) if owner is not None else None
+
+
+async def _read(data: bytes) -> Envelope:
+    """Read an envelope, in a worker thread where that is much work."""
+    message = cut(data) if len(data) <= FAST else await in_thread(cut, data)
+    if len(message.text) <= INLINE:
+        return read_envelope(message)
+    envelope: Envelope = await in_thread(read_envelope, message)
+    return envelope
 
 
 def _check_sink(sink: object, spool_dir: object) -> None:
@@ -135,10 +144,7 @@ async def smartreceive(
         raise NATSBridgeError(INVALID_ARGUMENT, "fileserver_download_handler must be callable")
     if nack and me is None:
         raise NATSBridgeError(INVALID_ARGUMENT, "nack=True needs nats_connection for this msg")
-    if len(data) > INLINE:
-        envelope = await in_thread(read_envelope, data)
-    else:
-        envelope = read_envelope(data)
+    envelope = await _read(data)
     fields = envelope.fields
     receiver = Incoming(
         envelope,
@@ -170,6 +176,6 @@ async def smartreceive(
             await report(me, reply, fields, e, nack_subjects)
         raise
     trace(receiver.correlation_id, f"Received {len(payloads)} payloads")
-    # The message is complete, whatever comes of this.
-    await plik.briefly(receiver.consume(me, server))
+    if receiver.consumed:  # the message is complete, whatever comes of this
+        await plik.briefly(receiver.consume(me, server))
     return {**fields, "payloads": payloads}

@@ -6,9 +6,8 @@ to fit.
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from natsbridge import http, plik
@@ -71,28 +70,6 @@ def _check_data(data: object) -> list[tuple[str, Any, str]]:
             )
         check_field(item[0], f"the dataname of data[{i}]")
     return [(item[0], item[1], item[2]) for item in data]
-
-
-@contextlib.asynccontextmanager
-async def _connection(
-    nats: object, broker_url: str | None, sender_name: str, sender_id: str
-) -> AsyncIterator[Connection]:
-    """Yield the connection to use; one opened here is closed."""
-    if nats is not None:
-        yield peer(nats)
-        return
-    async with await connect(
-        broker_url, name=sender_name, id=sender_id, reconnect=False
-    ) as connection:
-        yield connection
-
-
-async def _publish(
-    connection: Connection, subject: str, data: bytes, reply: str, owned: bool
-) -> None:
-    await connection.publish(subject, data, reply)
-    if owned:
-        await connection.flush(http.STALL_S)
 
 
 async def smartsend(
@@ -182,10 +159,15 @@ async def smartsend(
         for item in items:
             await message.add(*item, threshold)
         phase[0] = NATS_CONNECTION_FAILED
-        async with (
-            _connection(nats_connection, broker_url, sender_name, sender_id) as connection,
-            http.LazySession(server, connection.tls) as session,
-        ):
+        if nats_connection is not None:
+            return await deliver(peer(nats_connection))
+        async with await connect(
+            broker_url, name=sender_name, id=sender_id, reconnect=False
+        ) as connection:
+            return await deliver(connection)
+
+    async def deliver(connection: Connection) -> str:
+        async with http.LazySession(server, connection.tls) as session:
             env["sender_name"] = sender_name or connection.name
             env["sender_id"] = sender_id or connection.id
             env["broker_url"] = connection.url
@@ -202,7 +184,9 @@ async def smartsend(
                 text = await message.encode()
                 phase[0] = NATS_CONNECTION_FAILED
                 reply = reply_to if is_subject(reply_to) else ""
-                await _publish(connection, subject, text.encode(), reply, nats_connection is None)
+                await connection.publish(subject, text.encode(), reply)
+                if nats_connection is None:
+                    await connection.flush(http.STALL_S)
             except BaseException:
                 await plik.briefly(message.undo(session, server))
                 raise
@@ -243,7 +227,10 @@ async def publish_message(nats: Any, subject: str, msg_json: str, correlation_id
         data = msg_json.encode()
     except UnicodeEncodeError:
         raise NATSBridgeError(INVALID_ARGUMENT, "msg_json holds a lone surrogate") from None
-    owned = isinstance(nats, str)
-    async with _connection(None if owned else nats, nats if owned else None, "", "") as connection:
-        await _publish(connection, subject, data, "", owned)
+    if isinstance(nats, str):
+        async with await connect(nats, reconnect=False) as connection:
+            await connection.publish(subject, data)
+            await connection.flush(http.STALL_S)
+    else:
+        await peer(nats).publish(subject, data)
     trace(correlation_id, f"Published {len(data)} bytes to {subject}")

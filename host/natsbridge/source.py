@@ -159,8 +159,10 @@ class Source:
             missing -= count
         return memoryview(pieces[0] if len(pieces) == 1 else b"".join(pieces))
 
-    def read_all(self) -> bytes:
+    def read_all(self) -> bytes | memoryview:
         """Return every byte from the first (blocking). Raises as `rewind` and `read`."""
+        if isinstance(self._stream, memoryview):
+            return self._stream
         if self.rewindable:
             self.rewind()
         return b"".join(iter(self.read, b""))

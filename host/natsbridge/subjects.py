@@ -7,6 +7,8 @@ here. Subjects are otherwise used as given: `/chat/user/v1/message` is one legal
 
 from __future__ import annotations
 
+import re
+
 from natsbridge.errors import INVALID_ARGUMENT, NATSBridgeError
 
 __all__ = ["MAX_SUBJECT", "check_queue", "check_subject", "is_subject", "matches"]
@@ -15,6 +17,9 @@ __all__ = ["MAX_SUBJECT", "check_queue", "check_subject", "is_subject", "matches
 #: subject, the reply subject, an id and a size.
 MAX_SUBJECT = 1024
 
+#: White space is whatever `str.isspace` takes for it.
+_BLANK = re.compile(r"[\s\x00-\x1f\x7f]")
+
 
 def _fault(subject: object, wildcards: bool) -> str:
     """Return what is wrong with `subject`, or ""."""
@@ -22,7 +27,7 @@ def _fault(subject: object, wildcards: bool) -> str:
         return f"must be a str, not {type(subject).__name__}"
     if not subject:
         return "is empty"
-    if any(c.isspace() or c < " " or c == "\x7f" for c in subject):
+    if _BLANK.search(subject):
         return "contains white space or a control character"
     try:
         if len(subject.encode()) > MAX_SUBJECT:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import nats.errors
 from nats.aio.msg import Msg as NatsMsg
 from nats.aio.subscription import Subscription as NatsSubscription
 
 from natsbridge.arguments import check_count
-from natsbridge.broker import Arrival
+from natsbridge.broker import Arrival, Receiver
 from natsbridge.errors import INVALID_ARGUMENT, PAYLOAD_TOO_LARGE, NATSBridgeError
 from natsbridge.headers import parse_headers
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Msg", "Subscription"]
 
-#: Messages and bytes that one subscription holds until they are taken: nats-py's own limits, a
-#: second or more at full speed. Further ones are dropped, and `next` says so.
+#: Messages and bytes that one subscription holds until they are taken: nats-py's limits, a second
+#: or more at full speed. Further ones are dropped, and `next` says so.
 MAX_QUEUED_MESSAGES = 512 << 10
 MAX_QUEUED_BYTES = 128 << 20
 #: Seconds that draining one subscription may take.
@@ -40,7 +40,10 @@ class Msg:
         description: what it says of the status, or "".
     """
 
-    __slots__ = ("_connection", "data", "description", "headers", "reply", "status", "subject")
+    __slots__ = (
+        *("_connection", "_number", "_place"),
+        *("data", "description", "headers", "reply", "status", "subject"),
+    )
 
     def __init__(
         self,
@@ -59,6 +62,8 @@ class Msg:
         self.status = status
         self.description = description
         self._connection = connection
+        self._number = 0  # among those of its connection
+        self._place = 0  # among those of its subscription
 
     @classmethod
     def _of(cls, msg: NatsMsg, connection: Connection) -> Msg:
@@ -82,12 +87,12 @@ class _Gap:
     """Stands in a queue where messages were dropped."""
 
     def __init__(self, number: int, place: int) -> None:
-        self.number = number
-        self.place = place
+        self._number = number
+        self._place = place
         self.count = 1
 
 
-class Subscription:
+class Subscription(Receiver):
     """Messages of one subject: `await sub.next()`, `async for msg in sub`, `async with sub`."""
 
     def __init__(self, connection: Connection, subject: str, queue: str) -> None:
@@ -95,31 +100,33 @@ class Subscription:
         self.queue = queue
         self._connection = connection
         self._nats: NatsSubscription | None = None
-        self._waiting: deque[Arrival | _Gap] = deque()
+        self._waiting: deque[Msg | _Gap] = deque()
         self._bytes = 0
         self._came = 0  # messages in all
         self._limit = 0  # how many may come, or 0
         self._open = True
         self._ended = False  # nothing more comes
 
-    async def _arrived(self, msg: Arrival) -> None:
-        self._put(msg)
-
-    def _put(self, msg: Arrival) -> None:
+    def arrived(
+        self, number: int, subject: str, reply: str, data: bytes, block: bytes | None
+    ) -> None:
+        """Queue a message, or note that it was dropped."""
         if self._ended:
             return
         self._came += 1
-        msg.place = self._came
         full = len(self._waiting) >= MAX_QUEUED_MESSAGES
-        if full or (self._waiting and self._bytes + len(msg.data) > MAX_QUEUED_BYTES):
+        if full or (self._waiting and self._bytes + len(data) > MAX_QUEUED_BYTES):
             last = self._waiting[-1]
             if isinstance(last, _Gap):
                 last.count += 1
             else:
-                self._waiting.append(_Gap(msg.number, msg.place))
+                self._waiting.append(_Gap(number, self._came))
         else:
+            headers = parse_headers(block)
+            msg = Msg(subject, reply, data, *headers, connection=self._connection)
+            msg._number, msg._place = number, self._came
             self._waiting.append(msg)
-            self._bytes += len(msg.data)
+            self._bytes += len(data)
         if self._came == self._limit:
             self._finish()
         self._connection._changes.wake()
@@ -142,13 +149,10 @@ class Subscription:
             client._remove_sub(self._nats._id)  # so that it is not renewed
 
     def _end(self) -> None:
-        """Take what nats-py still holds for us; nothing more comes after that."""
+        """Have nothing more come."""
         if self._nats is not None:
             self._connection._client._remove_sub(self._nats._id)
             self._nats._stop_processing()
-            while not self._nats._pending_queue.empty():
-                msg = self._nats._pending_queue.get_nowait()
-                self._put(cast(Arrival, msg))
         self._finish()
 
     def _pop(self) -> Msg:
@@ -164,7 +168,7 @@ class Subscription:
                 {"dropped": first.count},
             )
         self._bytes -= len(first.data)
-        return Msg._of(first, self._connection)
+        return first
 
     async def next(self, timeout: float | None = None) -> Msg | None:
         """Return the next message, or None when none came within `timeout` seconds.
@@ -201,9 +205,9 @@ class Subscription:
             return
         if limit:
             self._limit = limit
-            while self._waiting and self._waiting[-1].place > limit:
+            while self._waiting and self._waiting[-1]._place > limit:
                 last = self._waiting.pop()
-                self._bytes -= len(last.data) if isinstance(last, Arrival) else 0
+                self._bytes -= len(last.data) if isinstance(last, Msg) else 0
             if self._came >= limit:
                 self._finish()
         else:

@@ -12,6 +12,7 @@ import re
 from base64 import b64encode
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import quote, unquote, urljoin
 
 from natsbridge.arguments import MAX_FIELD
@@ -161,8 +162,15 @@ def parse_base(text: object, what: str) -> Url:
 
 def parse_server(text: object, what: str) -> Server:
     """Parse the URL of the caller's own file server: as `parse_base`, but it may have a login."""
+    if not isinstance(text, str):
+        return Server(parse_base(text, what))  # which refuses it
+    return _server(text, what)
+
+
+@lru_cache(maxsize=16)  # each call of a program names the same one
+def _server(text: str, what: str) -> Server:
     login = ""
-    if isinstance(text, str) and (found := _LOGIN.match(text)):
+    if found := _LOGIN.match(text):
         login = found["login"]
         if _BAD_ESCAPE.search(login) or not login.isprintable() or not login.strip(":"):
             raise NATSBridgeError(

@@ -261,6 +261,27 @@ class TestMessages:
             await nc.publish("t.full", b"6")
             assert await sub.next(1) is not None
 
+    async def test_taking_what_waits_lets_others_have_their_turn(self, nats_url: str) -> None:
+        async with await natsbridge.connect(nats_url) as nc:
+            sub = await nc.subscribe("t.turn")
+            for _ in range(100):
+                await nc.publish("t.turn", b"")
+            await nc.flush()
+            turns = 0
+
+            async def other() -> None:
+                nonlocal turns
+                while True:
+                    await asyncio.sleep(0)
+                    turns += 1
+
+            task = asyncio.ensure_future(other())
+            for _ in range(100):
+                assert await sub.next(1) is not None
+                time.sleep(0.001)  # noqa: ASYNC251 work that does not await
+            task.cancel()
+            assert turns >= 10
+
     async def test_bytes_in_the_queue_are_limited_but_one_message_always_fits(
         self, nats_url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:

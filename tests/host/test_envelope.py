@@ -43,8 +43,9 @@ def test_keys_stand_in_the_order_of_the_walkthrough() -> None:
 @given(st.lists(st.binary(max_size=50), max_size=5), st.text(max_size=20))
 def test_the_size_is_exact_before_anything_is_encoded(datas: list[bytes], name: str) -> None:
     env = env_with(*((name, data, "binary", len(data)) for data in datas))
-    size = envelope.overhead(env) + sum(envelope.base64_size(len(d)) for d in datas)
-    text = envelope.to_json(env, datas)
+    pieces = envelope.frame(env)
+    size = envelope.frame_size(env, pieces) + sum(envelope.base64_size(len(d)) for d in datas)
+    text = envelope.fill(pieces, datas)
     assert len(text.encode()) == size
     sent = json.loads(text)
     assert [base64.b64decode(p["data"]) for p in sent["payloads"]] == datas

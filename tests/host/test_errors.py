@@ -2,6 +2,7 @@
 
 import json
 import re
+import uuid
 
 from natsbridge import errors
 from natsbridge.errors import NATSBridgeError
@@ -37,6 +38,14 @@ def test_to_dict_is_the_error_response_of_the_walkthrough() -> None:
 
 def test_timestamp_is_utc_with_milliseconds_and_z() -> None:
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", errors.utc_timestamp())
+
+
+def test_a_new_uuid_is_one_of_version_4() -> None:
+    ids = {errors.new_uuid() for _ in range(1000)}
+    assert len(ids) == 1000
+    for text in ids:
+        found = uuid.UUID(text)
+        assert (str(found), found.version, found.variant) == (text, 4, uuid.RFC_4122)
 
 
 def test_codes_are_their_own_names() -> None:

@@ -21,7 +21,7 @@ LIMIT = 1 << 20
 def sent(value: Any, payload_type: str) -> bytes:
     source = payload.make_source("d", value, payload_type)
     try:
-        return source.read_all()
+        return bytes(source.read_all())
     finally:
         source.close()
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import vectors
 from natsbridge import reader
 from natsbridge.errors import CODES, NATSBridgeError
 
@@ -156,3 +157,101 @@ def test_base64_that_is_strict_is_decoded() -> None:
 @given(st.binary())
 def test_base64_round_trip(data: bytes) -> None:
     assert reader.decode_base64(base64.b64encode(data).decode()) == data
+
+
+# Long base64 never passes the JSON parser (reader.cut). Whatever else stands in a message, the
+# result must be that of the parser alone.
+LONG = base64.b64encode(bytes(range(48))).decode()
+
+
+def result(data: bytes, long: int, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(reader, "_LONG", long)
+    try:
+        return read(data)
+    except NATSBridgeError as e:
+        return e.code
+
+
+def both(data: bytes) -> Any:
+    """Read with everything cut that can be, and with nothing; the results must be the same."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        cut = result(data, 1, monkeypatch)
+        assert cut == result(data, 1 << 60, monkeypatch)
+    return cut
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("", "", [(bytes(range(48)), None)]),
+        ('"data": ', '"data" \t\n: ', [(bytes(range(48)), None)]),
+        ('"data": ', '"data":1,"data": ', "INVALID_ENVELOPE"),  # twice
+        ('"data": ', '"\\"data": ', "INVALID_ENVELOPE"),  # another key
+        ('"data": ', '"DATA": ', "INVALID_ENVELOPE"),
+        ('"data": ', '"x"data": ', "INVALID_ENVELOPE"),
+        ('"data": ', "NaN,", "INVALID_ENVELOPE"),
+        ('"data": ', '"x": NaN, "data": ', "INVALID_ENVELOPE"),
+        ('"data": ', '"x": Infinity, "data": ', "INVALID_ENVELOPE"),
+        ('"data": "', '"data": NaN, "x": "', "INVALID_ENVELOPE"),
+        ('"base64"', '"none"', "INVALID_ENVELOPE"),
+        ('"base64"', '"arrow-ipc"', "INVALID_ENVELOPE"),
+        ('"base64"', "null", [(bytes(range(48)), None)]),
+        ('"base64"', '"json"', "INVALID_ENVELOPE"),
+        ('"size": 48', '"size": 47', "INTEGRITY_ERROR"),
+        ('"size": 48', '"size": null', [(bytes(range(48)), None)]),
+        ('"direct"', '"link"', "INVALID_ENVELOPE"),
+        ('"id": "p"', f'"id": {{"data": "{LONG}"}}', "INVALID_ENVELOPE"),
+        ('"metadata": {}', f'"metadata": {{"data": "{LONG}"}}', [(bytes(range(48)), None)]),
+        ('"metadata": {}', '"metadata": {"s": "\\ud83d\\ude00"}', [(bytes(range(48)), None)]),
+        ('"metadata": {}', '"metadata": {"s": "\\ud83d"}', "INVALID_ENVELOPE"),
+        ('"payloads"', f'"data": "{LONG}", "payloads"', [(bytes(range(48)), None)]),
+        (LONG, LONG[:-1] + "\\u003d", "INTEGRITY_ERROR"),  # a byte less
+        (LONG, LONG[:-4] + "\\u004cS4v", [(bytes(range(48)), None)]),
+        (LONG, LONG[:-1] + "é", "DESERIALIZATION_ERROR"),
+        (LONG, LONG[:-1] + "\n", "INVALID_ENVELOPE"),
+        (LONG, LONG[:-1] + "?", "DESERIALIZATION_ERROR"),
+        (LONG, LONG + "====", "DESERIALIZATION_ERROR"),
+        (LONG + '"', LONG, "INVALID_ENVELOPE"),
+    ],
+)
+def test_base64_that_is_cut_out_changes_nothing(old: str, new: str, expected: Any) -> None:
+    data = message(data=LONG, size=48, payload_type="binary", metadata={}).decode()
+    assert both(data.replace(old, new, 1).encode()) == expected
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 10_000),
+            st.sampled_from(['"', "\\", ",", ":", "{", "}", "[", "]", "NaN", '"data":"AAAA"', "é"]),
+        ),
+        max_size=4,
+    )
+)
+def test_nor_does_it_in_damaged_messages(changes: list[tuple[int, str]]) -> None:
+    text = message(data=LONG, size=48, payload_type="binary", metadata={}).decode()
+    for at, what in changes:
+        at %= len(text)
+        text = text[:at] + what + text[at + (at % 2) :]
+    both(text.encode())
+
+
+def test_what_looks_like_it_inside_a_value_is_left_there() -> None:
+    for value in ({"data": LONG}, [{"data": LONG}], LONG):
+        data = message(data=value, size=200, payload_type="dictionary", encoding="json")
+        assert both(data) == ("DESERIALIZATION_ERROR" if value == LONG else [(None, value)])
+
+
+def test_long_base64_is_cut_out_and_does_not_stay_in_the_text() -> None:
+    data = message(data="A" * 8192, size=6144, payload_type="binary", metadata={})
+    cut = reader.cut(data)
+    assert cut.values == [bytes(6144)]
+    assert len(cut.text) < 300
+    assert read(data) == [(bytes(6144), None)]
+
+
+def test_all_shared_receive_cases_are_the_same_without_cutting() -> None:
+    cases = vectors.load("receive.json")
+    for case in cases:
+        both(vectors.wire(case, "http://127.0.0.1:9"))
+    assert len(cases) > 100
