@@ -30,6 +30,7 @@ files = load_firmware("files")
 foreign = load_firmware("foreign")
 jsonpull = load_firmware("jsonpull")
 nack = load_firmware("nack")
+load_firmware("news")  # so that no example is slowed by its import
 subjects = load_firmware("payload")
 subscription = load_firmware("subscription")
 reader = load_firmware("reader")
