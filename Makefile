@@ -13,7 +13,7 @@ MPY := $(FIRMWARE:%.py=build/%.mpy)
 PEERS := build/peers/.ready
 DEVICE := $(patsubst %.py,build/%.mpy,$(wildcard tools/*_device.py))
 
-.PHONY: help demo test test-rough lint firmware footprint tls bench clean
+.PHONY: help demo test test-rough test-long lint firmware footprint tls bench clean
 .DELETE_ON_ERROR:
 
 help:
@@ -47,6 +47,9 @@ test-rough: $(MPY)  ## the device's tests, over sockets as partial as a board's;
 	  NATSBRIDGE_ROUGH=$$seed $(BIN)/python -m pytest -q $(DEVICE_TESTS) -k '$(EVERY)' && \
 	  NATSBRIDGE_ROUGH=$$seed:bytes $(BIN)/python -m pytest -q $(DEVICE_TESTS) -k '$(QUICK)'
 
+test-long: $(MPY) $(DEVICE)  ## the tests that take minutes each
+	@$(BIN)/python -m pytest -q tests/long
+
 lint: firmware $(DEVICE)  ## formatting, lint, types, spelling
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
@@ -64,8 +67,10 @@ footprint: firmware $(DEVICE)  ## the heap that the device's package needs, besi
 tls: firmware $(DEVICE)  ## what TLS costs the device, for NATS and for https
 	@exec $(BIN)/python tools/tls.py
 
-bench: firmware $(DEVICE) $(PEERS)  ## the device's rates beside bare loops and other packages
-	@exec $(BIN)/python tools/bench.py
+bench: firmware $(DEVICE) $(PEERS)  ## rates: the device's beside bare loops, the desktop's beside others
+	@$(BIN)/python tools/bench.py
+	@echo
+	@$(BIN)/python tools/bench_host.py
 
 clean:  ## remove what make made, .venv too (inbox/ stays)
 	@rm -rf .venv build .hypothesis .mypy_cache .pytest_cache .ruff_cache host/*.egg-info
