@@ -13,7 +13,11 @@ MPY := $(FIRMWARE:%.py=build/%.mpy)
 PEERS := build/peers/.ready
 DEVICE := $(patsubst %.py,build/%.mpy,$(wildcard tools/*_device.py))
 
+<<<<<<< HEAD
 .PHONY: help demo test test-long test-rough lint firmware footprint tls bench clean
+=======
+.PHONY: help demo test test-rough test-long lint firmware footprint tls bench clean
+>>>>>>> e8f4305981b96656ae1d1a494e4105403ef08c95
 .DELETE_ON_ERROR:
 
 help:
@@ -52,6 +56,9 @@ test-rough: $(MPY)  ## the device's tests, over sockets as partial as a board's;
 	  NATSBRIDGE_ROUGH=$$seed $(BIN)/python -m pytest -q $(DEVICE_TESTS) -k '$(EVERY)' && \
 	  NATSBRIDGE_ROUGH=$$seed:bytes $(BIN)/python -m pytest -q $(DEVICE_TESTS) -k '$(QUICK)'
 
+test-long: $(MPY) $(DEVICE)  ## the tests that take minutes each
+	@$(BIN)/python -m pytest -q tests/long
+
 lint: firmware $(DEVICE)  ## formatting, lint, types, spelling
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
@@ -69,8 +76,10 @@ footprint: firmware $(DEVICE)  ## the heap that the device's package needs, besi
 tls: firmware $(DEVICE)  ## what TLS costs the device, for NATS and for https
 	@exec $(BIN)/python tools/tls.py
 
-bench: firmware $(DEVICE) $(PEERS)  ## the device's rates beside bare loops and other packages
-	@exec $(BIN)/python tools/bench.py
+bench: firmware $(DEVICE) $(PEERS)  ## rates: the device's beside bare loops, the desktop's beside others
+	@$(BIN)/python tools/bench.py
+	@echo
+	@$(BIN)/python tools/bench_host.py
 
 clean:  ## remove what make made, .venv too (inbox/ stays)
 	@rm -rf .venv build .hypothesis .mypy_cache .pytest_cache .ruff_cache host/*.egg-info

@@ -28,20 +28,55 @@ FILES = ["NATSBridge", "requests"]
 BESIDE = {title: FILES if "MB" in title else MESSAGING for title in RATIOS if "499" not in title}
 
 
-@pytest.mark.skipif(not Path("/proc").exists(), reason="needs /proc")
-def test_a_short_run_has_every_row_and_leaves_no_process() -> None:
+DESKTOP = [
+    "direct 100 B",
+    "direct 10,000 B",
+    "direct 400,000 B",
+    "upload 1 MB",
+    "download 1 MB",
+]
+
+
+def short_run(program: str, **environment: str) -> str:
+    """What a bench prints; it leaves no process."""
     mark = f"bench-{os.getpid()}"
     done = subprocess.run(
-        [sys.executable, str(ROOT / "tools" / "bench.py"), "--quick", "--rounds", "1"],
+        [sys.executable, str(ROOT / "tools" / program), "--quick", "--rounds", "1"],
         capture_output=True,
         text=True,
         timeout=60,
-        env={**os.environ, "MARK": mark},
+        env={**os.environ, **environment, "MARK": mark},
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
     assert max(len(line) for line in done.stdout.splitlines()) <= 80
-    ratios, _, heaps = done.stdout.partition("\nCode: ")
+    deadline = time.monotonic() + 5
+    while children(mark) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert children(mark) == []
+    return done.stdout
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="needs /proc")
+def test_a_short_run_of_the_desktop_has_every_row_and_loses_nothing() -> None:
+    text = short_run("bench_host.py")
+    rows = [line for line in text.splitlines() if line.endswith((" ok", "below goal"))]
+    assert [row[:25].rstrip() for row in rows[:-1]] == DESKTOP
+    assert all(float(row[46:52]) > 0 for row in rows[:-1])
+    assert "500 messages of 1 KB: 500 arrived, 500 of them as sent" in text
+    assert rows[-1].endswith("msg/s: ok")
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="needs /proc")
+def test_without_curl_the_desktops_files_are_not_measured(tmp_path: Path) -> None:
+    text = short_run("bench_host.py", PATH=str(tmp_path))
+    assert "not measured, as curl or sha256sum is missing" in text
+    assert "upload 1 MB" not in text
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="needs /proc")
+def test_a_short_run_has_every_row_and_leaves_no_process() -> None:
+    ratios, _, heaps = short_run("bench.py").partition("\nCode: ")
 
     rows = [line for line in ratios.splitlines() if line.endswith(("ok", "below goal"))]
     assert [row[:25].rstrip() for row in rows] == RATIOS
@@ -56,8 +91,3 @@ def test_a_short_run_has_every_row_and_leaves_no_process() -> None:
             assert line.endswith(("MB/s", "msg/s")) or "can't: " in line
     assert beside == BESIDE
     assert "can't" not in "".join(line for line in heaps.splitlines() if "NATSBridge" in line)
-
-    deadline = time.monotonic() + 5
-    while children(mark) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert children(mark) == []

@@ -11,6 +11,7 @@ What nats-py 2.16 does otherwise, and how it is met here:
   reconnects when it does.
 * Who waits in `publish` for a full socket cannot be cancelled, and waits for ever where the
   connection ends for good. In `Broker` both end it.
+* Its PING, and with it a flush, overtakes what waits to be written. In `Broker` it waits its turn.
 * Malformed headers, which anybody may send, end its reading. `Broker` reads them itself.
 * What ends an attempt to reconnect with an unexpected exception ends all further ones. `Broker`
   lets out only those that are expected.
@@ -34,7 +35,7 @@ from typing import Any
 from urllib.parse import ParseResult, urlsplit
 
 import nats.errors
-from nats.aio.client import Client, Server, Srv
+from nats.aio.client import PING_PROTO, Client, Server, Srv
 from nats.aio.msg import Msg as NatsMsg
 from nats.aio.transport import TcpTransport
 
@@ -231,6 +232,11 @@ class Broker(Client):
         await self._flush_queue.put(written)
         while self.is_connected and not written.done():
             await asyncio.wait({written}, timeout=LOOK_S)
+
+    async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
+        self._pongs.append(future or asyncio.get_running_loop().create_future())
+        await self._send_command(PING_PROTO)
+        await self._flush_pending()
 
     @property
     def unwritten(self) -> int:

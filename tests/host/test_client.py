@@ -427,6 +427,42 @@ class TestLosing:
         assert await sub.next(1) is not None
         await nc.close()
 
+    async def test_a_flush_does_not_overtake_what_waits_for_a_full_socket(
+        self, fake_nats: FakeNats
+    ) -> None:
+        read = asyncio.Event()
+        before_ping: list[int] = []
+
+        async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(INFO % b"")
+            await reader.readuntil(b"PING\r\n")
+            writer.write(b"PONG\r\n")
+            await read.wait()
+            count = 0
+            while line := await reader.readline():
+                if line.startswith(b"PUB"):
+                    await reader.readexactly(int(line.split()[-1]) + 2)
+                    count += 1
+                elif line == b"PING\r\n":
+                    before_ping.append(count)
+                    writer.write(b"PONG\r\n")
+
+        nc = await natsbridge.connect(await fake_nats(slow))
+        for _ in range(10):
+            await nc.publish("x", b"x" * 900_000)
+            await asyncio.sleep(0.01)  # which lets nats-py write, as long as that goes
+            if nc.client.pending_data_size:
+                break
+        assert nc.client.pending_data_size  # the socket is full
+        await nc.publish("x", b"the last one")
+        flush = asyncio.ensure_future(nc.flush())
+        await asyncio.sleep(0.05)
+        read.set()
+        await flush
+        published = nc.client.stats["out_msgs"]
+        assert before_ping == [published]
+        await nc.close()
+
     async def test_close_does_not_wait_for_a_server_that_reads_nothing(
         self, fake_nats: FakeNats, monkeypatch: pytest.MonkeyPatch, things: Callable[[], Any]
     ) -> None:
