@@ -13,11 +13,7 @@ MPY := $(FIRMWARE:%.py=build/%.mpy)
 PEERS := build/peers/.ready
 DEVICE := $(patsubst %.py,build/%.mpy,$(wildcard tools/*_device.py))
 
-<<<<<<< HEAD
 .PHONY: help demo test test-long test-rough lint firmware footprint tls bench clean
-=======
-.PHONY: help demo test test-rough test-long lint firmware footprint tls bench clean
->>>>>>> e8f4305981b96656ae1d1a494e4105403ef08c95
 .DELETE_ON_ERROR:
 
 help:
@@ -33,7 +29,7 @@ demo: $(MPY) $(DEVICE)  ## a device and a desktop exchange payloads; FILE=path s
 test: $(MPY) $(DEVICE) $(PEERS)  ## all tests, under ten minutes
 	@$(BIN)/python -m pytest -q
 
-test-long: $(MPY)  ## the tests that take minutes: a device that runs long, files of 200 MB
+test-long: $(MPY)  ## the tests that take minutes: a device that runs long, large files
 	@$(BIN)/python -m pytest -q -m long
 
 # Those that start a device; at every byte, those that are done in seconds then.
@@ -55,9 +51,6 @@ test-rough: $(MPY)  ## the device's tests, over sockets as partial as a board's;
 	  echo "The same again: make test-rough NATSBRIDGE_ROUGH=$$seed"; \
 	  NATSBRIDGE_ROUGH=$$seed $(BIN)/python -m pytest -q $(DEVICE_TESTS) -k '$(EVERY)' && \
 	  NATSBRIDGE_ROUGH=$$seed:bytes $(BIN)/python -m pytest -q $(DEVICE_TESTS) -k '$(QUICK)'
-
-test-long: $(MPY) $(DEVICE)  ## the tests that take minutes each
-	@$(BIN)/python -m pytest -q tests/long
 
 lint: firmware $(DEVICE)  ## formatting, lint, types, spelling
 	@$(BIN)/ruff format --check .

@@ -45,6 +45,7 @@ print(json.dumps(figures))
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
 def test_two_gigabytes_pass_through_little_memory(
     nats_server: NatsServer, file_server: FileServerProcess, tmp_path: Path
