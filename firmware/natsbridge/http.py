@@ -11,13 +11,14 @@ from binascii import hexlify
 
 from micropython import const
 
-from .errors import INVALID_ARGUMENT, fail
+from .errors import INVALID_ARGUMENT, fail, make_room
 
 _MAX_URL = const(1024)  # characters, as for every string of an envelope
 _MAX_LINE = const(4096)  # bytes of a line: proxies send long cookies and policies
 _KEEP = const(1300)  # bytes that are kept of one, and of all that matter: a URL has 1,024
 _MAX_LINES = const(64)  # of one answer: status and header lines, interim ones, trailers
 _MAX_DIGITS = const(15)  # of a Content-Length
+_RECOVER = const(8192)  # bytes of heap that another attempt needs
 _TURN = const(50)  # ms between two calls of idle while bytes move
 
 
@@ -323,6 +324,7 @@ class Connection(io.IOBase):
         try:
             return self.attempt()
         except Exception as e:
+            make_room(_RECOVER, "http", "recover")
             from .recover import again
 
             return again(self, e)

@@ -6,7 +6,6 @@ from hashlib import sha256
 
 from micropython import const
 
-from .compose import check_field, open_source
 from .errors import (
     DOWNLOAD_FAILED,
     INTEGRITY_ERROR,
@@ -16,6 +15,7 @@ from .errors import (
     NATSBridgeError,
     check,
     fail,
+    make_room,
 )
 from .http import base, parse, read
 from .stream import until
@@ -173,11 +173,15 @@ def plik_oneshot_upload(file_server_url, dataname, data):
 
 
 def _upload(job, dataname, data, ttl, removable, oneshot, on_progress):
+    from .compose import check_field, open_source
+
     check_field("dataname", dataname)
     job.form = {"ttl": ttl, "removable": removable, "oneShot": oneshot}
     job.on_progress = on_progress
     job.buf = bytearray(1032)
     source = open_source(dataname, data, "binary")
+    check_field = open_source = None  # free to be dropped
+    make_room(12288, "plik", "envelope", "upload", "http")
     url, job.size, job.digest = job.send(dataname, source, None)
     return {"status": 200, "uploadid": job.id, "fileid": job.file, "url": url}
 

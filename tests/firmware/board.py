@@ -98,10 +98,10 @@ class Board:
         self.file = tempfile.NamedTemporaryFile("w", suffix=".py")  # noqa: SIM115
         self.file.write(HEAD + script)
         self.file.flush()
-        line, environment = command(self.file.name, *arguments, heap=heap, path=compiled())
+        line, place = command(Path(self.file.name), *arguments, heap=heap, path=compiled())
         self.process = subprocess.Popen(
             line,
-            env=environment,
+            **place,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

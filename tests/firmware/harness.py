@@ -39,14 +39,10 @@ def run_micropython(
     with tempfile.NamedTemporaryFile("w", suffix=".py") as file:
         file.write(script)
         file.flush()
-        line, environment = command(file.name, *arguments, heap=heap, path=path or compiled())
-        done = subprocess.run(
-            line,
-            env={**environment, **(env or {})},
-            capture_output=True,
-            text=True,
-            timeout=timeout,
+        line, place = command(
+            Path(file.name), *arguments, heap=heap, path=path or compiled(), env=env
         )
+        done = subprocess.run(line, **place, capture_output=True, text=True, timeout=timeout)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -157,6 +157,7 @@ class Wire:
 
     def __init__(self, data: bytes, sizes: Iterator[int]) -> None:
         self.reader = stream.Reader(self, 512)
+        self.socket = types.SimpleNamespace(readinto=self.recv)
         self.rest: list[bytes] = []
         self.posted = b""
         self._data = data

@@ -507,10 +507,9 @@ def meddle():
         said.append(0)
         said[-1] = [code(nc.publish, "a", b"x"), code(nc.next, 0), nc.poll()]
 
-nc = natsbridge.connect(sys.argv[1])
-nc.idle = None
-other = natsbridge.connect(sys.argv[1], on_idle=lambda: nc and meddle())
-nc = other
+ready = []
+nc = natsbridge.connect(sys.argv[1], on_idle=lambda: ready and meddle())
+ready.append(nc)
 sub = nc.subscribe("a")
 nc.publish("a", b"x")
 print(data(sub.next(1)), data(sub.next(0.3)))

@@ -143,12 +143,12 @@ def secure_server(folder: Path, certificates: Certificates, nkey: str) -> NatsSe
 
 def steps(side: str, *arguments: str) -> dict[str, Any]:
     """Run the script on one side: what it prints."""
-    line, environment = [sys.executable, "-u", str(SCRIPT), *arguments], None
+    line, place = [sys.executable, "-u", str(SCRIPT), *arguments], {}
     if side == "firmware":
-        line, environment = command(SCRIPT, *arguments, heap="8M", path=FIRMWARE)
+        line, place = command(SCRIPT, *arguments, heap="8M", path=FIRMWARE)
     process = subprocess.Popen(
         ["sh", "-c", f'ulimit -f {BLOCKS} && exec "$@"', "sh", *line],
-        env=environment,
+        **place,
         stdout=subprocess.PIPE,
         text=True,
         restore_signals=False,  # a file that is too long is an error, not the end
