@@ -100,7 +100,9 @@ async def smartsend(
     Args:
         subject: where to.
         data: (dataname, data, payload_type) tuples; none is legal (an ACK). `data` is the type's
-            natural value, bytes-like, or a binary stream, which is sent from its position on.
+            natural value, bytes-like, or a binary stream, which is sent from its position on. An
+            arrowtable or jsontable is anything with `__arrow_c_stream__` (pyarrow, pandas, polars,
+            DuckDB) or a pandas DataFrame; a jsontable may be a list of dicts as well.
         broker_url: used without `nats_connection`. None: $NATS_URL or nats://localhost:4222.
         fileserver_url: None: $FILESERVER_URL or http://localhost:8080. It may have a login, which
             goes to that server alone (http://user:password@host, with %40 for an @ in it). For
