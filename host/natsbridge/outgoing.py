@@ -43,7 +43,8 @@ class Message:
 
     async def add(self, dataname: str, value: Any, payload_type: str, threshold: int) -> None:
         """Check a payload and choose its transport by its own size."""
-        if is_stream(value) or is_table(value):  # which may block
+        table = payload_type in ("arrowtable", "jsontable") and is_table(value)
+        if table or is_stream(value):  # which may block
             source = await asyncio.to_thread(make_source, dataname, value, payload_type)
         else:
             source = make_source(dataname, value, payload_type)

@@ -42,7 +42,9 @@ def fileserver(url: str | None) -> Server:
 
 def _threshold(size_threshold: int | None) -> int:
     if size_threshold is None:
-        text = os.environ.get("SIZE_THRESHOLD") or str(DEFAULT_THRESHOLD)
+        text = os.environ.get("SIZE_THRESHOLD")
+        if not text:
+            return DEFAULT_THRESHOLD
         if not (text.isascii() and text.isdigit()):
             raise NATSBridgeError(
                 INVALID_ARGUMENT, f"$SIZE_THRESHOLD must be a number of bytes, not {text!r}"
