@@ -69,7 +69,7 @@ footprint: firmware $(DEVICE)  ## the heap that the device's package needs, besi
 tls: firmware $(DEVICE)  ## what TLS costs the device, for NATS and for https
 	@exec $(BIN)/python tools/tls.py
 
-bench: firmware $(DEVICE) $(PEERS)  ## rates: the device's beside bare loops, the desktop's beside others
+bench: firmware $(DEVICE) $(PEERS)  ## the device's and the desktop's rates, beside others'
 	@$(BIN)/python tools/bench.py
 	@echo
 	@$(BIN)/python tools/bench_host.py

@@ -243,7 +243,7 @@ async def bench(rounds: int, quick: bool) -> None:
             sent = SENDERS * count
             print(
                 f"\n{SENDERS} senders at once, {sent:,} messages of 1 KB: {arrived:,} arrived,"
-                f" {whole:,} of them as sent,\n{arrived / seconds:,.0f} msg/s:"
+                f" {whole:,} as sent;\n{arrived / seconds:,.0f} msg/s:"
                 f" {'ok' if arrived == whole == sent else 'some are lost'}"
             )
 

@@ -5,12 +5,18 @@ hundreds of MB, and a forged length a TiB (FACTS, "Receivers have been attacked 
 `decoded_size` walks the messages itself: framing as in the Arrow columnar format ("IPC
 Streaming Format"), metadata as flatbuffers (Message.fbs). pyarrow then checks every offset
 (`validate(full=True)`), because it maps buffers without comparing them with the lengths.
+
+A table can also be sent as a jsontable: `write_rows` makes rows of it.
 """
 
 from __future__ import annotations
 
+import math
+import re
 import struct
 import tempfile
+from collections.abc import Callable
+from json.encoder import encode_basestring
 from typing import IO, Any
 
 import pyarrow as pa
@@ -21,20 +27,25 @@ from natsbridge.errors import (
     PAYLOAD_TOO_LARGE,
     NATSBridgeError,
 )
+from natsbridge.jsontext import MAX_NUMBER
 
-__all__ = ["decoded_size", "is_table", "read_table", "write_table"]
+__all__ = ["decoded_size", "is_table", "read_table", "write_rows", "write_table"]
 
 #: Bytes of a serialized table that stay in memory; more goes to a temporary file.
 SPOOL = 16 << 20
 #: What starts (and ends) the file format; the stream format follows, padded to 8 bytes.
 _FILE_MAGIC = b"ARROW1\0\0"
+#: Rows that are made JSON at a time.
+ROWS = 4096
+#: What pandas calls an index without a name, which is no column.
+_INDEX = re.compile(r"__index_level_[0-9]+__")
 _CONTINUATION = 0xFFFFFFFF
 _DICTIONARY_BATCH = 2
 _RECORD_BATCH = 3
 
 
 def is_table(value: object) -> bool:
-    """Tell whether `write_table` can take `value`."""
+    """Tell whether `write_table` and `write_rows` can take `value`."""
     return (
         isinstance(value, (pa.Table, pa.RecordBatch, pa.RecordBatchReader))
         or hasattr(value, "__arrow_c_stream__")
@@ -70,25 +81,138 @@ def write_table(dataname: str, value: Any) -> IO[bytes]:
     Raises:
         NATSBridgeError: `INVALID_PAYLOAD_TYPE` where Arrow cannot represent it.
     """
-    spool: Any = tempfile.SpooledTemporaryFile(max_size=SPOOL)  # noqa: SIM115 the caller closes
-    try:
-        reader = _reader(value)
+
+    def write(reader: pa.RecordBatchReader, spool: IO[bytes]) -> None:
         options = pa.ipc.IpcWriteOptions(compression=None)
         sink = pa.PythonFile(spool, mode="w")
         with pa.ipc.new_stream(sink, reader.schema, options=options) as writer:
             for batch in reader:
                 writer.write_batch(batch)
+
+    return _spooled(dataname, "an Arrow table", value, write)
+
+
+def _spooled(
+    dataname: str,
+    what: str,
+    value: Any,
+    write: Callable[[pa.RecordBatchReader, IO[bytes]], None],
+) -> IO[bytes]:
+    """Have `write` write a table into a temporary file."""
+    spool: Any = tempfile.SpooledTemporaryFile(max_size=SPOOL)  # noqa: SIM115 the caller closes
+    try:
+        write(_reader(value), spool)
         spool.seek(0)
     except (pa.ArrowException, TypeError, ValueError) as e:
         spool.close()
         raise NATSBridgeError(
-            INVALID_PAYLOAD_TYPE, f"{dataname!r} cannot be written as an Arrow table: {e}"
+            INVALID_PAYLOAD_TYPE, f"{dataname!r} cannot be written as {what}: {e}"
         ) from e
     except BaseException:
         spool.close()
         raise
     result: IO[bytes] = spool
     return result
+
+
+def write_rows(dataname: str, value: Any) -> IO[bytes]:
+    """Write a table as a JSON list of its rows into a temporary file, as `write_table` does.
+
+    Missing values and NaN become null; dates and times ISO 8601 text, in UTC where they have a time
+    zone; decimals numbers. An index of pandas without a name is left out.
+
+    Raises:
+        NATSBridgeError: `INVALID_PAYLOAD_TYPE`, naming the column, for what JSON cannot represent.
+    """
+
+    def write(reader: pa.RecordBatchReader, spool: IO[bytes]) -> None:
+        names = [name for name in reader.schema.names if not _INDEX.fullmatch(name)]
+        keys = [encode_basestring(name) + ":" for name in names]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two columns are called {name!r}")
+        separator = "["
+        for batch in reader:
+            for start in range(0, batch.num_rows, ROWS):
+                piece = batch.slice(start, ROWS)
+                columns = [_column(name, piece.column(name)) for name in names]
+                for key, column in zip(keys, columns, strict=True):
+                    column[:] = [key + text for text in column]
+                rows = zip(*columns, strict=True) if columns else [()] * piece.num_rows
+                text = ",".join(["{" + ",".join(row) + "}" for row in rows])
+                spool.write((separator + text).encode())
+                separator = ","
+        spool.write(b"[]" if separator == "[" else b"]")
+
+    return _spooled(dataname, "a jsontable", value, write)
+
+
+def _column(name: str, column: pa.Array) -> list[str]:
+    """Return a column's values as JSON text."""
+    try:
+        text = _text_of(column.type)
+        if text is None:
+            raise ValueError(f"JSON has nothing like {column.type}")
+        values = _plain(column).to_pylist()
+        return ["null" if value is None else text(value) for value in values]
+    except (pa.ArrowException, ValueError) as e:
+        raise ValueError(f"column {name!r}: {e}") from e
+
+
+def _plain(column: pa.Array) -> pa.Array:
+    """Return a column in a type whose values have a text."""
+    kind = column.type
+    if isinstance(kind, pa.BaseExtensionType):
+        return _plain(column.storage)
+    if pa.types.is_dictionary(kind):
+        values = column.dictionary
+        if pa.types.is_string_view(values.type):  # which pyarrow cannot pick from
+            values = values.cast(pa.large_string())
+        return _plain(pa.DictionaryArray.from_arrays(column.indices, values).dictionary_decode())
+    if pa.types.is_timestamp(kind):
+        # The same instants without their zone, so that no database of time zones is needed.
+        return column.view(pa.timestamp(kind.unit)).cast(pa.string())
+    if pa.types.is_date(kind) or pa.types.is_time(kind):
+        return column.cast(pa.string())
+    return column.cast(pa.float32()) if pa.types.is_float16(kind) else column
+
+
+def _text_of(kind: pa.DataType) -> Callable[[Any], str] | None:
+    """Return what makes JSON text of a value of a column that was made `_plain`."""
+    types = pa.types
+    if isinstance(kind, pa.BaseExtensionType):
+        return _text_of(kind.storage_type)
+    if types.is_dictionary(kind):
+        return _text_of(kind.value_type)
+    if types.is_timestamp(kind):
+        zone = "" if kind.tz is None else "Z"
+        return lambda value: f'"{value.replace(" ", "T")}{zone}"'
+    if types.is_date(kind) or types.is_time(kind):
+        return lambda value: f'"{value}"'
+    if types.is_boolean(kind):
+        return lambda value: "true" if value else "false"
+    if types.is_floating(kind):
+        return _float_text
+    if types.is_decimal(kind):
+        return _decimal_text
+    if types.is_integer(kind):
+        return str
+    if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
+        return encode_basestring
+    return str if types.is_null(kind) else None
+
+
+def _float_text(value: float) -> str:
+    if math.isinf(value):
+        raise ValueError("it holds infinity, which is not JSON")
+    return "null" if math.isnan(value) else repr(value)
+
+
+def _decimal_text(value: Any) -> str:
+    text = format(value, "f")
+    if len(text) > MAX_NUMBER:
+        raise ValueError(f"a number of {len(text)} characters, more than {MAX_NUMBER}")
+    return text
 
 
 class _Flat:

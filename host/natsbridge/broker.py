@@ -71,12 +71,12 @@ class Arrival(NatsMsg):
 
 
 class Receiver:
-    """A subscription whose callback, to nats-py, is its method `called`."""
+    """A subscription whose callback, to nats-py, is its method `_called`."""
 
-    async def called(self, msg: NatsMsg) -> None:
+    async def _called(self, msg: NatsMsg) -> None:
         """Be what nats-py wants; it is not called."""
 
-    def arrived(
+    def _arrived(
         self, number: int, subject: str, reply: str, data: bytes, block: bytes | None
     ) -> None:
         """Take a message.
@@ -208,7 +208,7 @@ class Broker(Client):
             self._remove_sub(sid)
             sub._stop_processing()
         number = next(self.arrivals)
-        receiver.arrived(number, subject.decode(), reply.decode(), data, headers or None)
+        receiver._arrived(number, subject.decode(), reply.decode(), data, headers or None)
 
     async def _process_headers(self, headers: bytes | None) -> dict[str, str] | None:
         self.block = headers or None

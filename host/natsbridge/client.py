@@ -249,9 +249,7 @@ class Connection:
             await self._room(what, size + len(line.encode()))
         if self._published_in is None and self._client.is_connected:
             self._published_in = self._client.stats["reconnects"]
-        await self._call(
-            what, self._client.publish(subject, data, reply=reply, headers=headers or None)
-        )
+        await self._call(what, self._client.publish(subject, data, reply, headers or None))
 
     def _check_message(self, subject: str, payload: object, headers: object) -> tuple[bytes, int]:
         """Return the payload, and its size with headers."""
@@ -313,7 +311,7 @@ class Connection:
         self._check_open()
         subscription = Subscription(self, subject, queue)
         subscription._nats = await self._call(
-            what, self._client.subscribe(subject, queue=queue, cb=subscription.called)
+            what, self._client.subscribe(subject, queue=queue, cb=subscription._called)
         )
         self._subscriptions.add(subscription)
         try:

@@ -62,7 +62,7 @@ STRING_KEYS = (
 _ENV = "{" + "".join(f'"{key}":%s,' for key in STRING_KEYS) + '"metadata":%s,"payloads":['
 _DIRECT = (
     '{"id":%s,"dataname":%s,"payload_type":%s,"transport":%s,"encoding":%s,"size":%d,"data":"',
-    '","metadata":%s}',
+    '","metadata":{"payload_bytes":%d}}',
 )
 _DIRECT_STRINGS = ("id", "dataname", "payload_type", "transport", "encoding")
 
@@ -161,7 +161,7 @@ def frame(env: Mapping[str, Any]) -> list[str]:
         if payload["transport"] == "direct":
             strings = map(encode_basestring, [payload[key] for key in _DIRECT_STRINGS])
             pieces.append(text + comma + _DIRECT[0] % (*strings, payload["size"]))
-            text = _DIRECT[1] % jsontext.dumps(payload["metadata"])
+            text = _DIRECT[1] % payload["size"]
         else:
             text += comma + jsontext.dumps(payload)
         comma = ","

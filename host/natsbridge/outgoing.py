@@ -14,6 +14,7 @@ from typing import Any
 
 from natsbridge import http, plik
 from natsbridge.arguments import Progress, check_field
+from natsbridge.arrow import is_table
 from natsbridge.envelope import base64_size, build_payload, fill, frame, frame_size
 from natsbridge.errors import PAYLOAD_TOO_LARGE, UPLOAD_FAILED, NATSBridgeError
 from natsbridge.log import trace
@@ -42,7 +43,8 @@ class Message:
 
     async def add(self, dataname: str, value: Any, payload_type: str, threshold: int) -> None:
         """Check a payload and choose its transport by its own size."""
-        if payload_type == "arrowtable" or is_stream(value):  # which may block
+        table = payload_type in ("arrowtable", "jsontable") and is_table(value)
+        if table or is_stream(value):  # which may block
             source = await asyncio.to_thread(make_source, dataname, value, payload_type)
         else:
             source = make_source(dataname, value, payload_type)

@@ -25,7 +25,7 @@ BYTE_TYPES = ("arrowtable", "image", "audio", "video", "binary")
 _EXPECTED = {
     "text": "a str",
     "dictionary": "a JSON value",
-    "jsontable": "a list of dicts",
+    "jsontable": "a list of dicts or a table (as for arrowtable)",
     "arrowtable": "an Arrow table (pyarrow, pandas or anything with __arrow_c_stream__)",
 }
 
@@ -59,6 +59,8 @@ def make_source(dataname: str, value: Any, payload_type: str) -> Source:
         )
     if payload_type == "arrowtable" and arrow.is_table(value):
         return Source.of_stream(dataname, arrow.write_table(dataname, value), owned=True)
+    if payload_type == "jsontable" and arrow.is_table(value):
+        return Source.of_stream(dataname, arrow.write_rows(dataname, value), owned=True)
     view = bytes_view(value)
     if view is not None:
         return Source.of_bytes(dataname, view)

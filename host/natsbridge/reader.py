@@ -168,6 +168,8 @@ def cut(data: bytes) -> Cut:
     What replaces a text of nothing but letters between two quotation marks makes valid JSON of
     invalid one as little as the other way round. What is not strictly base64 is left as it is.
     """
+    if len(data) < _LONG:
+        return Cut(data, data, [])
     view = memoryview(data)
     pieces: list[memoryview | bytes] = []
     values: list[bytes] = []

@@ -42,7 +42,9 @@ def fileserver(url: str | None) -> Server:
 
 def _threshold(size_threshold: int | None) -> int:
     if size_threshold is None:
-        text = os.environ.get("SIZE_THRESHOLD") or str(DEFAULT_THRESHOLD)
+        text = os.environ.get("SIZE_THRESHOLD")
+        if not text:
+            return DEFAULT_THRESHOLD
         if not (text.isascii() and text.isdigit()):
             raise NATSBridgeError(
                 INVALID_ARGUMENT, f"$SIZE_THRESHOLD must be a number of bytes, not {text!r}"
@@ -100,7 +102,9 @@ async def smartsend(
     Args:
         subject: where to.
         data: (dataname, data, payload_type) tuples; none is legal (an ACK). `data` is the type's
-            natural value, bytes-like, or a binary stream, which is sent from its position on.
+            natural value, bytes-like, or a binary stream, which is sent from its position on. An
+            arrowtable or jsontable is anything with `__arrow_c_stream__` (pyarrow, pandas, polars,
+            DuckDB) or a pandas DataFrame; a jsontable may be a list of dicts as well.
         broker_url: used without `nats_connection`. None: $NATS_URL or nats://localhost:4222.
         fileserver_url: None: $FILESERVER_URL or http://localhost:8080. It may have a login, which
             goes to that server alone (http://user:password@host, with %40 for an @ in it). For

@@ -107,7 +107,7 @@ class Subscription(Receiver):
         self._open = True
         self._ended = False  # nothing more comes
 
-    def arrived(
+    def _arrived(
         self, number: int, subject: str, reply: str, data: bytes, block: bytes | None
     ) -> None:
         """Queue a message, or note that it was dropped."""

@@ -1,13 +1,17 @@
 """payload, source and arrow: which values a type takes, and what comes back."""
 
 import array
+import datetime
+import decimal
 import io
 import math
 import os
 import struct
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
+import pandas
 import pyarrow as pa  # type: ignore[import-untyped]
 import pytest
 
@@ -278,3 +282,122 @@ def test_bytes_that_are_not_what_they_say_are_refused(data: bytes, payload_type:
     with pytest.raises(NATSBridgeError) as e:
         payload.from_bytes("d", data, payload_type, LIMIT)
     assert e.value.code == "DESERIALIZATION_ERROR"
+
+
+BERLIN = datetime.timezone(datetime.timedelta(hours=1))
+MOMENT = datetime.datetime(2026, 1, 2, 3, 4, 5, 678900)
+DAY = datetime.date(2026, 1, 2)
+NOON = datetime.time(12, 0, 1)
+INF = float("inf")
+NAN = float("nan")
+
+
+class TestRows:
+    """A jsontable from what arrowtable takes."""
+
+    @pytest.mark.parametrize(
+        "value",
+        [TABLE, TABLE.to_batches()[0], TABLE.to_reader(), Capsule(), TABLE.to_pandas()],
+        ids=type,
+    )
+    def test_tables_of_every_kind_become_rows(self, value: Any) -> None:
+        rows = [{"a": 1, "s": "x"}, {"a": 2, "s": None}, {"a": 3, "s": "ü"}]
+        assert round_trip(value, "jsontable") == rows
+
+    @pytest.mark.parametrize(
+        ("column", "expected"),
+        [
+            (pa.array([True, None]), [True, None]),
+            (pa.array([-(2**63), 2**63 - 1]), [-(2**63), 2**63 - 1]),
+            (pa.array([2**64 - 1], pa.uint64()), [2**64 - 1]),
+            (pa.array([1.5, NAN, None]), [1.5, None, None]),
+            (pa.array([0.5, NAN], pa.float16()), [0.5, None]),
+            (pa.array([decimal.Decimal("-1.20"), None]), [-1.2, None]),
+            (pa.array(['"\\\n', ""]), ['"\\\n', ""]),
+            (pa.array(["ü"], pa.large_string()), ["ü"]),
+            (pa.array(["y" * 50], pa.string_view()), ["y" * 50]),
+            (pa.array(["a", None, "a"]).dictionary_encode(), ["a", None, "a"]),
+            (pa.nulls(2), [None, None]),
+            (pa.array([DAY, None]), ["2026-01-02", None]),
+            (pa.array([DAY], pa.date64()), ["2026-01-02"]),
+            (pa.array([NOON], pa.time32("s")), ["12:00:01"]),
+            (pa.array([NOON], pa.time64("us")), ["12:00:01.000000"]),
+            (pa.array([MOMENT], pa.timestamp("ms")), ["2026-01-02T03:04:05.678"]),
+            (pa.array([1], pa.timestamp("ns")), ["1970-01-01T00:00:00.000000001"]),
+            (pa.array([MOMENT], pa.timestamp("us", "UTC")), ["2026-01-02T03:04:05.678900Z"]),
+            (
+                pa.array([MOMENT.replace(tzinfo=BERLIN)], pa.timestamp("s", "+01:00")),
+                ["2026-01-02T02:04:05Z"],
+            ),
+        ],
+        ids=lambda value: str(value.type) if isinstance(value, pa.Array) else "",
+    )
+    def test_values_of_every_type(self, column: pa.Array, expected: list[Any]) -> None:
+        rows = round_trip(pa.table({"x": column}), "jsontable")
+        assert rows == [{"x": value} for value in expected]
+
+    def test_numbers_keep_every_digit(self) -> None:
+        value = decimal.Decimal("12345678901234567890.123456789012345678")
+        table = pa.table({"x": [value], "f": pa.array([0.1], pa.float32())})
+        text = sent(table, "jsontable").decode()
+        assert text == f'[{{"x":{value},"f":0.10000000149011612}}]'
+
+    @pytest.mark.parametrize(
+        ("column", "why"),
+        [
+            (pa.array([1.0, INF]), "infinity"),
+            (pa.array([-INF], pa.float32()), "infinity"),
+            (pa.array([b"x"]), "binary"),
+            (pa.array([[1]]), "list"),
+            (pa.array([{"a": 1}]), "struct"),
+            (pa.array([1], pa.duration("s")), "duration"),
+            (pa.array([decimal.Decimal("1" * 70)], pa.decimal256(76)), "70 characters"),
+        ],
+        ids=lambda value: str(value.type) if isinstance(value, pa.Array) else "",
+    )
+    def test_what_json_cannot_hold_is_refused(self, column: pa.Array, why: str) -> None:
+        with pytest.raises(NATSBridgeError) as e:
+            sent(pa.table({"fine": [0] * len(column), "odd": column}), "jsontable")
+        assert e.value.code == "INVALID_PAYLOAD_TYPE"
+        assert "'odd'" in e.value.message
+        assert why in e.value.message
+
+    def test_two_columns_of_one_name_are_refused(self) -> None:
+        table = pa.table([pa.array([1]), pa.array([2])], names=["twin", "twin"])
+        with pytest.raises(NATSBridgeError, match="twin"):
+            sent(table, "jsontable")
+
+    def test_tables_without_rows_or_columns(self) -> None:
+        assert round_trip(TABLE.slice(0, 0), "jsontable") == []
+        assert round_trip(TABLE.select([]), "jsontable") in ([], [{}] * 3)
+
+    def test_a_dataframe_as_people_have_them(self) -> None:
+        frame = pandas.DataFrame(
+            {
+                "when": pandas.to_datetime(["2026-01-02 03:04:05", None, "2026-01-03 00:00:00"]),
+                "celsius": [21.5, NAN, 19.0],
+                "room": pandas.Categorical(["a", "b", None]),
+            }
+        )
+        rows = round_trip(frame[frame.celsius > 20], "jsontable")  # with an index of its own
+        assert [(row["celsius"], row["room"]) for row in rows] == [(21.5, "a")]
+        assert rows[0]["when"].startswith("2026-01-02T03:04:05")
+        assert list(rows[0]) == ["when", "celsius", "room"]
+        assert [row["when"] is None for row in round_trip(frame, "jsontable")] == [0, 1, 0]
+        named = frame.set_index(pandas.Index(["x", "y", "z"], name="key"))
+        assert [row["key"] for row in round_trip(named, "jsontable")] == ["x", "y", "z"]
+
+    def test_a_long_stream_passes_through_little_memory(self) -> None:
+        batch = pa.record_batch({"n": pa.array(range(20_000)), "s": ["x" * 50] * 20_000})
+        reader = pa.RecordBatchReader.from_batches(batch.schema, (batch for _ in range(40)))
+        tracemalloc.start()
+        source = payload.make_source("d", reader, "jsontable")
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        try:
+            assert source._stream._rolled
+            assert source.size is not None
+            assert source.size > 50 << 20
+            assert peak < 24 << 20  # what is spooled, and the rows at hand
+        finally:
+            source.close()
