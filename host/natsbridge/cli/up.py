@@ -105,9 +105,8 @@ def _address() -> str:
 def _secret(folder: Path) -> str:
     """Return the password of this folder's servers, made at the first call."""
     path = folder / "password"
-    with contextlib.suppress(FileExistsError):
-        with open(path, "x", opener=_private, encoding="ascii") as file:
-            file.write(secrets.token_hex(8))
+    if not path.exists():
+        _write_private(path, secrets.token_hex(8))
     return path.read_text(encoding="ascii").strip()
 
 
@@ -170,7 +169,7 @@ async def _until_it_listens(process: asyncio.subprocess.Process, log: Path, port
         if process.returncode is not None:
             raise _ended(log)
         with contextlib.suppress(OSError):
-            reader, writer = await asyncio.open_connection(LOOPBACK, port)
+            _, writer = await asyncio.open_connection(LOOPBACK, port)
             writer.close()
             return
         await asyncio.sleep(0.02)
