@@ -128,7 +128,7 @@ class _Doctor:
             nc = await self.settings.connect(reconnect=False)
         except NATSBridgeError as e:
             fix = "start one with `natsbridge up`, or name yours with --server"
-            if "uthoriz" in e.message:
+            if "credentials" in e.message:
                 fix = "pass --user and --password, or --token, or write them into the URL"
             self.say("fail", "broker", e.message, fix)
             return
@@ -211,14 +211,11 @@ class _Doctor:
         else:
             self.say("ok", "size limit", size(limit) if isinstance(limit, int) else "none")
         if isinstance(ttl, int) and 0 < ttl < plik.DEFAULT_TTL:
-            found = (
-                f"files are kept for {ttl} s at most, less than the {plik.DEFAULT_TTL} asked for"
-            )
+            found = f"files are kept for {ttl} s at most; {plik.DEFAULT_TTL} are asked for"
             self.say("warn", "time to live", found, "raise MaxTTL, or receive sooner")
         else:
-            self.say(
-                "ok", "time to live", f"{ttl} s" if isinstance(ttl, int) and ttl > 0 else "any"
-            )
+            forever = not isinstance(ttl, int) or ttl <= 0
+            self.say("ok", "time to live", "without limit" if forever else f"up to {ttl} s")
 
     async def _token(self, session: http.Session, base: str) -> None:
         wrong = {"X-PlikToken": "wrong", "Authorization": ""}
@@ -246,10 +243,10 @@ class _Doctor:
         url = result["url"]
         try:
             got = await fetch_with_backoff(url, 1, 100, 100, "")
-            whole = got == data
-            self.say(
-                "ok" if whole else "fail", "download", f"{url} {'is what was uploaded' * whole}"
-            )
+            if got == data:
+                self.say("ok", "download", url)
+            else:
+                self.say("fail", "download", f"{url} is not what was uploaded")
         except NATSBridgeError as e:
             fix = "is its DownloadDomain a host that receivers can reach?"
             self.say("fail", "download", e.message, fix)

@@ -36,6 +36,7 @@ Examples:
 
 USER = "natsbridge"
 LOOPBACK = "127.0.0.1"
+EVERYWHERE = "0.0.0.0"
 #: Seconds for the broker to listen, and to end.
 START_S = 10
 STOP_S = 5
@@ -51,11 +52,18 @@ LAST_LINES = 5
     show_default=True,
     help="Where messages and files are kept, over restarts too.",
 )
-@click.option("--lan", is_flag=True, help="For devices on the network; with a password.")
+@click.option(
+    "--lan",
+    is_flag=False,
+    flag_value=EVERYWHERE,
+    default="",
+    metavar="[ADDRESS]",
+    help="For devices on the network, with a password; on one of its addresses, or all.",
+)
 @click.option("--port", default=4222, show_default=True, help="Of the broker.")
 @click.option("--file-port", default=8080, show_default=True, help="Of the file server.")
 @output_options
-def command(out: Output, folder: Path, lan: bool, port: int, file_port: int) -> None:
+def command(out: Output, folder: Path, lan: str, port: int, file_port: int) -> None:
     """Start a broker (nats-server with JetStream) and a file server on this machine.
 
     Without --lan only programs on this machine reach them. With it, whoever is on the network
@@ -152,7 +160,7 @@ async def _broker(
         preexec_fn=_die_with_parent if sys.platform == "linux" else None,
     )
     try:
-        await _until_it_listens(process, log, port)
+        await _until_it_listens(process, log, LOOPBACK if host == EVERYWHERE else host, port)
         yield process
     finally:
         if process.returncode is None:
@@ -164,12 +172,14 @@ async def _broker(
                 await process.wait()
 
 
-async def _until_it_listens(process: asyncio.subprocess.Process, log: Path, port: int) -> None:
+async def _until_it_listens(
+    process: asyncio.subprocess.Process, log: Path, host: str, port: int
+) -> None:
     for _ in range(START_S * 50):
         if process.returncode is not None:
             raise _ended(log)
         with contextlib.suppress(OSError):
-            _, writer = await asyncio.open_connection(LOOPBACK, port)
+            _, writer = await asyncio.open_connection(host, port)
             writer.close()
             return
         await asyncio.sleep(0.02)
@@ -196,21 +206,22 @@ def _made(folder: Path) -> Path:
         ) from None
 
 
-async def _up(out: Output, folder: Path, lan: bool, port: int, file_port: int) -> int | None:
+async def _up(out: Output, folder: Path, lan: str, port: int, file_port: int) -> int | None:
     stopped = asyncio.Event()
     # Windows has no signal handlers in its loop; there, Ctrl-C is a KeyboardInterrupt.
     with contextlib.suppress(NotImplementedError):
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     _binary()
-    host = "0.0.0.0" if lan else LOOPBACK
+    host = lan or LOOPBACK
     folder = _made(folder)
     password = _secret(folder) if lan else ""
     _check_port(host, port, "--port")
     _check_port(host, file_port, "--file-port")
     files = FileServer(folder / "files", host=host, port=file_port, token=password)
     async with _broker(folder, host, port, password) as broker, files:
-        _announce(out, folder, port, file_port, password)
+        address = _address() if host == EVERYWHERE else host
+        _announce(out, folder, address, port, file_port, password)
         ended = asyncio.create_task(broker.wait())
         stop = asyncio.create_task(stopped.wait())
         try:
@@ -225,8 +236,9 @@ async def _up(out: Output, folder: Path, lan: bool, port: int, file_port: int) -
     return None
 
 
-def _announce(out: Output, folder: Path, port: int, file_port: int, password: str) -> None:
-    address = _address() if password else LOOPBACK
+def _announce(
+    out: Output, folder: Path, address: str, port: int, file_port: int, password: str
+) -> None:
     login = f"{USER}:{password}@" if password else ""
     broker = f"nats://{login}{address}:{port}"
     files = f"http://{login}{address}:{file_port}"
@@ -239,10 +251,8 @@ def _announce(out: Output, folder: Path, port: int, file_port: int, password: st
     out.line(f"  data         {folder}")
     if password:
         out.line()
-        out.line("On the device:")
-        out.line(f'  nc = natsbridge.connect("{broker}")')
-        out.line(f'  fileserver_url="{files}"   # for smartsend and smartreceive')
-        out.line("On this machine, from this folder, or with the file's name behind --config:")
+        out.line("On the device, the first is for connect(), the second fileserver_url of")
+        out.line("smartsend and smartreceive. On this machine both are read from a file:")
         out.line(f"  natsbridge --config {_relative(config)} receive 'lab.>'")
     else:
         out.line("A device on the network can't reach these: natsbridge up --lan")
