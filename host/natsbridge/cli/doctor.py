@@ -10,6 +10,7 @@ import sys
 import time
 from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 from rich.text import Text
@@ -157,12 +158,7 @@ class _Doctor:
                 self.say("warn", "max_payload", found, fix)
 
     def _reach(self, what: str, url: str) -> None:
-        host = url.partition("://")[2].rpartition(":")[0].strip("[]")
-        try:
-            local = ipaddress.ip_address(host).is_loopback
-        except ValueError:
-            local = host == "localhost"
-        if local:
+        if is_local(url):
             fix = "`natsbridge up --lan`, and that address on both sides"
             self.say("warn", what, f"a device on the network can't reach {url}", fix)
 
@@ -227,7 +223,7 @@ class _Doctor:
         if status == 200:
             await plik.drop(session, base, answer["id"], answer["uploadToken"], "")
             found = "uploading asks for no token, and a wrong one is accepted"
-            self.say("ok" if "//127.0.0.1" in base else "warn", "token", found)
+            self.say("ok" if is_local(base) else "warn", "token", found)
         else:
             self.say("ok", "token", f"a wrong one is refused ({status})")
 
@@ -274,6 +270,15 @@ class _Doctor:
         else:
             fix = "copy build/firmware/natsbridge/ to the device's lib/ after make firmware"
             self.say("warn", "natsbridge", "is not installed on the device", fix)
+
+
+def is_local(url: str) -> bool:
+    """Tell whether only this machine can reach a URL."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def ask_device(port: str) -> dict[str, Any]:
