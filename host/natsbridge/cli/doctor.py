@@ -79,7 +79,7 @@ def command(out: Output, settings: Settings, subject: str, device: str) -> None:
     Each line says what was found, and, where something is wrong, what to do. A file of a few
     bytes is uploaded, fetched and deleted again.
     """
-    out.run(_Doctor(out, settings).run(subject, device))
+    out.run(lambda: _Doctor(out, settings).run(subject, device))
 
 
 class _Doctor:
@@ -95,9 +95,11 @@ class _Doctor:
         if self.out.as_json:
             return
         mark, style = _MARKS[state]
-        self.out.console.print(Text(mark, style) + Text(f"  {what:<12} {clean(found)}", "default"))
+        line = Text(self.out.wrap(f"{mark}  {what:<12} {clean(found)}", 19))
+        line.stylize(style, 0, len(mark))
+        self.out.console.print(line)
         if fix:
-            self.out.line(f"      {'':<12} -> {clean(fix)}")
+            self.out.line(self.out.wrap(f"{'':19}-> {clean(fix)}", 22))
 
     async def run(self, subject: str, device: str) -> int:
         """Check everything that there is: the exit code."""

@@ -11,10 +11,13 @@ import asyncio
 import contextlib
 import json
 import logging
+import signal
 import sys
-from collections.abc import Coroutine, Iterator
+import textwrap
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -29,17 +32,25 @@ from rich.text import Text
 from natsbridge.errors import NATSBridgeError
 from natsbridge.log import Formatter
 
-__all__ = ["FAILED", "INTERRUPTED", "NOTHING_CAME", "Bars", "Output", "clean", "rate", "size"]
+__all__ = ["FAILED", "NOTHING_CAME", "Bars", "Output", "clean", "column", "rate", "size"]
 
 FAILED = 1
 NOTHING_CAME = 3
 INTERRUPTED = 130
+TERMINATED = 143
 
 
 def clean(text: object, width: int = 0) -> str:
-    """Return a stranger's text as one line without control characters, cut to `width`."""
-    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
-    return line if not width or len(line) <= width else line[: width - 1] + "…"
+    """Return a stranger's text as one line without control characters, cut to `width` cells."""
+    whole = str(text)
+    start = whole[: 4 * width] if width else whole  # of a megabyte only this is shown
+    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in start)
+    return line if not width or cell_len(line) <= width else set_cell_size(line, width - 1) + "…"
+
+
+def column(text: object, width: int) -> str:
+    """Return a stranger's text in exactly `width` cells."""
+    return set_cell_size(clean(text, width), width)
 
 
 def size(count: int | None) -> str:
@@ -64,7 +75,10 @@ class Output:
     def __init__(self, as_json: bool, verbose: bool) -> None:
         self.as_json = as_json
         self.console = Console(highlight=False, soft_wrap=True)
-        self.errors = Console(stderr=True, highlight=False, soft_wrap=True)
+        # Two consoles on one terminal would write into each other's lines and bars.
+        one = self.console.is_terminal and sys.stderr.isatty()
+        self.errors = self.console if one else Console(stderr=True, highlight=False, soft_wrap=True)
+        self._bars = not (as_json or verbose) and self.errors.is_terminal
         if verbose:
             handler = logging.StreamHandler()
             handler.setFormatter(Formatter())
@@ -77,22 +91,45 @@ class Output:
         if not self.as_json:
             self.console.print(Text(text, style=style))
 
+    def row(self, text: Text) -> None:
+        """Print a line for people, cut to the width of their terminal."""
+        if self.as_json:
+            return
+        if self.console.is_terminal:
+            text.truncate(self.console.width, overflow="ellipsis")
+        self.console.print(text)
+
+    def wrap(self, text: str, indent: int = 0) -> str:
+        """Return a long line as several that fit the terminal; URLs stay whole."""
+        if not self.console.is_terminal:
+            return text
+        return textwrap.fill(
+            *(text, self.console.width),
+            subsequent_indent=" " * indent,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+
     def record(self, **fields: Any) -> None:
         """Print an object for programs."""
         if self.as_json:
-            print(json.dumps(fields, ensure_ascii=False, default=str), flush=True)
+            try:
+                print(json.dumps(fields, default=str), flush=True)
+            except BrokenPipeError:
+                self.console.on_broken_pipe()  # whoever read us has gone: end
 
     def warn(self, text: str) -> None:
         """Print a warning for people."""
-        self.errors.print(Text(clean(text), style="yellow"))
+        self.errors.print(Text(self.wrap(clean(text)), style="yellow"))
 
     def fail(self, error: NATSBridgeError) -> None:
         """Print an error: for people on stderr, for programs on stdout."""
         if self.as_json:
             self.record(error={"code": error.code, "message": error.message})
             return
-        text = Text(error.code, style="bold red")
-        self.errors.print(text + Text(f": {clean(error.message)}", style="default"))
+        text = Text(self.wrap(f"{error.code}: {clean(error.message)}"))
+        text.stylize("bold red", 0, len(error.code))
+        self.errors.print(text)
 
     @contextlib.contextmanager
     def progress(self) -> Iterator[Progress]:
@@ -105,24 +142,32 @@ class Output:
             TimeRemainingColumn(),
             console=self.errors,
             transient=True,
-            disable=self.as_json or not self.errors.is_terminal,
+            disable=not self._bars,
         )
         with bars:
             yield bars
 
-    def run(self, work: Coroutine[Any, Any, int | None]) -> None:
+    def run(self, work: Callable[[], Coroutine[Any, Any, int | None]]) -> None:
         """Run a command to its end, and exit with its code."""
         try:
-            code = asyncio.run(work) or 0
+            code = asyncio.run(_until_terminated(work())) or 0
         except NATSBridgeError as e:
             self.fail(e)
             code = FAILED
         except KeyboardInterrupt:
             code = INTERRUPTED
-        except BrokenPipeError:  # whoever read our output has gone
-            sys.stderr.close()
-            code = FAILED
+        except asyncio.CancelledError:
+            code = TERMINATED
         sys.exit(code)
+
+
+async def _until_terminated(work: Coroutine[Any, Any, int | None]) -> int | None:
+    """Have SIGTERM end `work` in order, as Ctrl-C does."""
+    task = asyncio.current_task()
+    assert task is not None
+    with contextlib.suppress(NotImplementedError):  # Windows
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await work
 
 
 class Bars:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from datetime import datetime
 from pathlib import Path
@@ -12,13 +13,17 @@ from typing import Any
 import click
 
 import natsbridge
-from natsbridge.arrow import read_table
-from natsbridge.cli.files import TABLE_FORMATS, save, value_file
-from natsbridge.cli.output import FAILED, NOTHING_CAME, Bars, Output, clean, rate, size
+from natsbridge.cli.files import TABLE_FORMATS, arrow_file, save, value_file
+from natsbridge.cli.output import FAILED, NOTHING_CAME, Bars, Output, column, rate, size
 from natsbridge.cli.settings import Settings, output_options, peer_options
 from natsbridge.client import Msg
 from natsbridge.download import MEMORY_LIMIT, in_thread
-from natsbridge.errors import INVALID_ARGUMENT, NATSBridgeError
+from natsbridge.errors import (
+    DESERIALIZATION_ERROR,
+    INVALID_ARGUMENT,
+    PAYLOAD_TOO_LARGE,
+    NATSBridgeError,
+)
 from natsbridge.payload import BYTE_TYPES
 from natsbridge.reader import Envelope, read_envelope
 
@@ -34,7 +39,7 @@ Examples:
 #: Messages that are received at a time, so that a large file holds up nobody else's.
 AT_ONCE = 8
 #: Width of each column: with the rate and the spaces between, it makes 80.
-COLUMNS = (8, 8, 7, 17, 10, 8, 6)
+COLUMNS = (8, 8, 7, 16, 10, 8, 6)
 TITLES = ("time", "from", "purpose", "file", "type", "size", "via", "rate")
 
 
@@ -69,7 +74,7 @@ def command(out: Output, settings: Settings, subject: str, **options: Any) -> No
 
     Wildcards: * is one word, > at the end is any number of them; quote them for the shell.
     """
-    out.run(_Receiver(out, settings, **options).run(subject))
+    out.run(lambda: _Receiver(out, settings, **options).run(subject))
 
 
 class _Receiver:
@@ -98,6 +103,7 @@ class _Receiver:
         self.nack = nack
         self.failed = 0
         self.started = 0
+        self._converting = threading.Lock()  # one table in memory at a time
 
     async def run(self, subject: str) -> int:
         """Receive until --count, --timeout or Ctrl-C: the exit code."""
@@ -112,7 +118,14 @@ class _Receiver:
                 try:
                     while self.count is None or self.started < self.count:
                         await room.acquire()
-                        msg = await sub.next(self.timeout)
+                        try:
+                            msg = await sub.next(self.timeout)
+                        except NATSBridgeError as e:
+                            if e.code != PAYLOAD_TOO_LARGE:
+                                raise
+                            self._failed(e)  # messages were dropped: on with the next ones
+                            room.release()
+                            continue
                         if msg is None:
                             break
                         self.started += 1
@@ -153,14 +166,19 @@ class _Receiver:
             )
             envelope = read_envelope(msg.data)
             saved = await in_thread(self._save, env, envelope)
+            self._show(msg, env, envelope, saved, time.monotonic() - begun)
         except NATSBridgeError as e:
-            self.failed += 1
             e.message = f"{e.message} (a message on {msg.subject})"
-            self.out.fail(e)
-            return
+            self._failed(e)
+        except Exception as e:  # whatever a stranger sends, the others' messages are received
+            text = f"a message on {msg.subject}: {type(e).__name__}: {e}"
+            self._failed(NATSBridgeError(DESERIALIZATION_ERROR, text))
         finally:
             bars.close()
-        self._show(msg, env, envelope, saved, time.monotonic() - begun)
+
+    def _failed(self, e: NATSBridgeError) -> None:
+        self.failed += 1
+        self.out.fail(e)
 
     def _save(self, env: dict[str, Any], envelope: Envelope) -> list[Path]:
         """Save what is not in the folder yet, and the envelope: the files, the envelope's last."""
@@ -180,9 +198,10 @@ class _Receiver:
     def _convert(self, name: str, raw: Path) -> Path:
         """Return the file that a received table became; where it can't, the table as it came."""
         try:
-            limit = MEMORY_LIMIT if self.limit is None else self.limit
-            table = read_table(name, raw.read_bytes(), limit)
-            path = save(self.folder, *value_file(name, table, "arrowtable", self.tables))
+            if raw.stat().st_size > MEMORY_LIMIT:
+                raise NATSBridgeError(PAYLOAD_TOO_LARGE, "it is more than memory should hold")
+            with self._converting:
+                path = save(self.folder, *arrow_file(name, raw.read_bytes(), self.tables))
         except NATSBridgeError as e:
             self.out.warn(f"{raw.name} stays as it came: {e}")
             return raw
@@ -214,7 +233,7 @@ class _Receiver:
 
     def _row(self, cells: list[str] | tuple[str, ...], style: str = "") -> None:
         widths = COLUMNS[: len(cells)] if len(cells) > 4 else (*COLUMNS[: len(cells) - 1], 50)
-        fixed = [clean(c, w).ljust(w) for c, w in zip(cells, widths, strict=False)]
+        fixed = [column(c, w) for c, w in zip(cells, widths, strict=False)]
         self.out.line(" ".join([*fixed, *cells[len(widths) :]]).rstrip(), style)
 
 

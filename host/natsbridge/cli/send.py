@@ -33,7 +33,7 @@ def _payloads(
 ) -> list[Item]:
     items: list[Item] = []
     if text is not None:
-        items.append(("text", sys.stdin.read() if text == "-" else text, "text"))
+        items.append(("text", _standard_input() if text == "-" else text, "text"))
     items += map(read_file, files)
     items += map(read_table, tables)
     for i, value in enumerate(dicts):
@@ -44,6 +44,14 @@ def _payloads(
     if not items:
         raise click.UsageError("Nothing to send: give a TEXT, --file, --table or --dict.")
     return items
+
+
+def _standard_input() -> str:
+    try:
+        return sys.stdin.buffer.read().decode()
+    except UnicodeDecodeError as e:
+        fix = "send a file of it with --file"
+        raise NATSBridgeError(INVALID_ARGUMENT, f"standard input is no text: {e}; {fix}") from None
 
 
 @click.command("send", epilog=EPILOG)
@@ -92,17 +100,15 @@ def command(
 
     TEXT is read from standard input if it is "-".
     """
-    out.run(_send(out, settings, subject, text, files, tables, dicts, **options))
+    # Read before the event loop runs: Ctrl-C ends waiting for standard input.
+    out.run(lambda: _send(out, settings, subject, _payloads(text, files, tables, dicts), **options))
 
 
 async def _send(
     out: Output,
     settings: Settings,
     subject: str,
-    text: str | None,
-    files: tuple[str, ...],
-    tables: tuple[str, ...],
-    dicts: tuple[str, ...],
+    items: list[Item],
     receiver: str,
     purpose: str,
     reply_to: str,
@@ -111,7 +117,6 @@ async def _send(
     timeout: float | None,
 ) -> None:
     with contextlib.ExitStack() as opened:
-        items = _payloads(text, files, tables, dicts)
         for _, value, _ in items:
             if hasattr(value, "close"):
                 opened.callback(value.close)
@@ -144,9 +149,9 @@ def _show(out: Output, env: dict[str, Any]) -> None:
         return
     table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
     for p in env["payloads"]:
-        cells = clean(p["dataname"], 28), p["payload_type"], size(p["size"]), p["transport"]
+        cells = clean(p["dataname"], 40), p["payload_type"], size(p["size"]), p["transport"]
         table.add_row(*(Text(cell) for cell in cells))
-    out.line(f"Sent to {clean(env['send_to'])}", "bold")
+    out.row(Text(f"Sent to {clean(env['send_to'])}", "bold"))
     out.console.print(table)
     out.line(f"correlation id  {env['correlation_id']}")
     out.line(f"message id      {env['msg_id']}")

@@ -140,7 +140,7 @@ def read_config(
         command = group.get_command(ctx, name)
         assert command is not None
         options = {
-            o.removeprefix("--").replace("-", "_"): p.name
+            o.removeprefix("--").replace("-", "_"): p
             for p in command.params
             for o in p.opts
             if o.startswith("--") and p.name
@@ -154,12 +154,14 @@ def read_config(
             raise click.UsageError(f"{path} has unknown keys in [{name}]: {', '.join(unknown)}")
         known |= given.keys() & options.keys()
         both = {**given, **table}
-        defaults[name] = {options[k]: _listed(v, k) for k, v in both.items() if k in options}
+        defaults[name] = {
+            str(options[k].name): _listed(v, options[k]) for k, v in both.items() if k in options
+        }
     if unknown := {k.replace("-", "_") for k in config} - known:
         raise click.UsageError(f"{path} has unknown keys: {', '.join(sorted(unknown))}")
     return defaults
 
 
-def _listed(value: Any, key: str) -> Any:
-    """Let one server be written without a list."""
-    return [value] if key == "server" and isinstance(value, str) else value
+def _listed(value: Any, option: click.Parameter) -> Any:
+    """Let one of several be written without a list."""
+    return [value] if getattr(option, "multiple", False) and isinstance(value, str) else value

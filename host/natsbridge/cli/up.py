@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import errno
 import json
 import os
 import secrets
@@ -34,6 +35,7 @@ Examples:
   natsbridge up --lan --folder /var/lib/natsbridge
 """
 
+PORT = click.IntRange(1, 65535)
 USER = "natsbridge"
 LOOPBACK = "127.0.0.1"
 EVERYWHERE = "0.0.0.0"
@@ -60,8 +62,8 @@ LAST_LINES = 5
     metavar="[ADDRESS]",
     help="For devices on the network, with a password; on one of its addresses, or all.",
 )
-@click.option("--port", default=4222, show_default=True, help="Of the broker.")
-@click.option("--file-port", default=8080, show_default=True, help="Of the file server.")
+@click.option("--port", type=PORT, default=4222, show_default=True, help="Of the broker.")
+@click.option("--file-port", type=PORT, default=8080, show_default=True, help="Of the file server.")
 @output_options
 def command(out: Output, folder: Path, lan: str, port: int, file_port: int) -> None:
     """Start a broker (nats-server with JetStream) and a file server on this machine.
@@ -69,7 +71,7 @@ def command(out: Output, folder: Path, lan: str, port: int, file_port: int) -> N
     Without --lan only programs on this machine reach them. With it, whoever is on the network
     does who has the password, which is made once and printed at each start.
     """
-    out.run(_up(out, folder, lan, port, file_port))
+    out.run(lambda: _up(out, folder, lan, port, file_port))
 
 
 def _binary() -> str:
@@ -91,12 +93,12 @@ def _check_port(host: str, port: int, option: str) -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
-        except (OSError, OverflowError) as e:
-            why = getattr(e, "strerror", None) or e
+        except OSError as e:
+            fix = f"is it up already? Else choose another with {option}"
+            if e.errno not in (errno.EADDRINUSE, errno.EACCES):
+                fix = "give --lan an address of this machine"
             raise NATSBridgeError(
-                INVALID_ARGUMENT,
-                f"port {port} cannot be used ({why}): is it up already? Else choose another with"
-                f" {option}",
+                INVALID_ARGUMENT, f"port {port} of {host} cannot be used ({e.strerror}): {fix}"
             ) from None
 
 

@@ -7,10 +7,11 @@ from datetime import datetime
 from typing import Any
 
 import click
+from rich.cells import cell_len
 from rich.text import Text
 
 from natsbridge import arrow, jsontext
-from natsbridge.cli.output import NOTHING_CAME, Output, clean, size
+from natsbridge.cli.output import NOTHING_CAME, Output, clean, column, size
 from natsbridge.cli.settings import Settings, output_options, peer_options
 from natsbridge.client import Msg
 from natsbridge.errors import NATSBridgeError
@@ -49,7 +50,7 @@ def command(out: Output, settings: Settings, subject: str, **options: Any) -> No
     Files are neither fetched nor deleted, and other receivers get everything as well. Messages
     of one correlation id have one colour.
     """
-    out.run(_watch(out, settings, subject, **options))
+    out.run(lambda: _watch(out, settings, subject, **options))
 
 
 async def _watch(
@@ -84,7 +85,7 @@ async def _watch(
 
 def _odd(out: Output, msg: Msg, e: NATSBridgeError) -> None:
     out.record(subject=msg.subject, size=len(msg.data), error=str(e))
-    out.line(f"{_now()}  {clean(msg.subject)}  {size(len(msg.data))}, no envelope", "dim")
+    out.row(Text(f"{_now()}  {clean(msg.subject)}  {size(len(msg.data))}, no envelope", "dim"))
 
 
 def _now() -> str:
@@ -107,18 +108,21 @@ def _show(out: Output, msg: Msg, envelope: Envelope, rows: int) -> None:
     to = env["receiver_name"] or env["receiver_id"][:8]
     head = Text(_now(), style="dim") + Text(f"  {clean(env['correlation_id'])[:8]}  ", style=style)
     arrow_ = f"{clean(who)} -> {clean(to)}" if to else clean(who)
-    out.console.print(head + Text(f"{clean(msg.subject)}  {arrow_}  {clean(env['msg_purpose'])}"))
+    out.row(head + Text(f"{clean(msg.subject)}  {arrow_}  {clean(env['msg_purpose'])}"))
     if "error" in env:
-        out.line(f"    {clean(env['error']['code'])}: {clean(env['error']['message'])}", "red")
+        error = f"    {clean(env['error']['code'])}: {clean(env['error']['message'])}"
+        out.line(out.wrap(error, 4), "red")
     for p in payloads:
         if "error" in p:
-            out.line(f"    {clean(p['error'])}", "red")
+            out.line(out.wrap(f"    {clean(p['error'])}", 4), "red")
             continue
-        out.line(
-            f"    {clean(p['dataname'])}  {p['payload_type']}  {size(p['size'])}  {p['transport']}"
-        )
+        name = clean(p["dataname"], 40)
+        out.row(Text(f"    {name}  {p['payload_type']}  {size(p['size'])}  {p['transport']}"))
         for line in p["preview"].splitlines():
-            out.line(f"      {line}", style)
+            if p["transport"] == "link":
+                out.line(f"      {line}", style)  # whole, to be copied
+            else:
+                out.row(Text(f"      {line}", style))
 
 
 def _describe(payload: Payload, message_size: int, rows: int) -> dict[str, Any]:
@@ -163,7 +167,7 @@ def _table(rows: list[dict[str, Any]], columns: list[str], total: int) -> str:
     shown = columns[:CELLS]
     cells = [shown, *([str(row.get(c, "")) for c in shown] for row in rows)]
     fixed = [[clean(cell, CELL) for cell in line] for line in cells]
-    widths = [max(len(line[i]) for line in fixed) for i in range(len(shown))]
-    lines = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) for line in fixed]
+    widths = [max(cell_len(line[i]) for line in fixed) for i in range(len(shown))]
+    lines = ["  ".join(column(c, w) for c, w in zip(line, widths, strict=True)) for line in fixed]
     more = f"{total} rows, {len(columns)} columns"
     return "\n".join([*(line.rstrip() for line in lines), more])
