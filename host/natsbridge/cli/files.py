@@ -1,6 +1,7 @@
 """Files on their way to payloads, and payloads on their way to files.
 
-Types are guessed from a file's name, and can be given: `photo.raw=image`.
+Types are guessed from a file's name, and can be given: `photo.raw=image`. pyarrow's larger modules
+are imported where they are needed: they take as long as the rest of the command.
 """
 
 from __future__ import annotations
@@ -13,9 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv
-import pyarrow.parquet
 
 from natsbridge import arrow, jsontext
 from natsbridge.download import MEMORY_LIMIT
@@ -42,8 +41,9 @@ TABLE_FORMATS = ("parquet", "csv", "arrow", "json")
 TABLE_LEAST = 64 << 20
 #: Cells of a table that rows with different columns may leave empty.
 MANY = 1 << 20
-#: Bytes of any value on its way to JSON.
+#: Bytes of any value on its way to JSON, and rows that go there at a time.
 CELL = 16
+PART = 1000
 
 
 def _split(argument: str) -> tuple[Path, str]:
@@ -91,7 +91,9 @@ def read_table(argument: str) -> Item:
         elif suffix == ".csv":
             value = pyarrow.csv.read_csv(path)
         elif suffix == ".parquet":
-            value = pyarrow.parquet.read_table(path)
+            from pyarrow import parquet
+
+            value = parquet.read_table(path)
         elif suffix in (".arrow", ".feather"):
             value = _read_arrow(path)
         else:
@@ -183,6 +185,8 @@ def _longest(values: pa.Array, least: int) -> int:
     if pa.types.is_primitive(values.type) or not len(values):
         return 16
     if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
+        import pyarrow.compute as pc
+
         return int(pc.max(pc.binary_length(values)).as_py() or 0)
     return expanded(values, least)
 
@@ -190,12 +194,21 @@ def _longest(values: pa.Array, least: int) -> int:
 def _check_size(table: pa.Table, form: str, limit: int) -> None:
     least = CELL if form == "json" else 1
     chunks = [chunk for column in table.columns for chunk in column.chunks]
-    size = table.num_rows + sum(expanded(chunk, least) for chunk in chunks)
+    size = table.num_rows * least + sum(expanded(chunk, least) for chunk in chunks)
     if form == "json":  # where every row names every column
         size += table.num_rows * sum(map(len, table.column_names))
     if size > limit:
         text = f"as {form} it may take {size} bytes, more than {limit}"
         raise NATSBridgeError(PAYLOAD_TOO_LARGE, text)
+
+
+def _json_bytes(table: pa.Table) -> bytes:
+    """Return a table as a JSON list, made a part at a time: as Python objects it is large."""
+    parts = []
+    for start in range(0, table.num_rows, PART):
+        text = json.dumps(rows(table.slice(start, PART)), ensure_ascii=False, indent=1)
+        parts.append(text[1:-2].encode())  # without the brackets
+    return b"[" + b",".join(parts) + b"\n]\n"
 
 
 def _without_views(table: pa.Table) -> pa.Table:
@@ -224,14 +237,16 @@ def table_bytes(table: pa.Table, form: str, limit: int | None = None) -> bytes:
         if limit is not None and form != "arrow":
             _check_size(table, form, limit)
         if form == "parquet":
-            pyarrow.parquet.write_table(table, sink)
+            from pyarrow import parquet
+
+            parquet.write_table(table, sink)
         elif form == "csv":
             pyarrow.csv.write_csv(_without_views(table), sink)
         elif form == "arrow":
             with pa.ipc.new_stream(sink, table.schema) as writer:
                 writer.write_table(table)
         else:
-            return json.dumps(rows(table), ensure_ascii=False, indent=1).encode()
+            return _json_bytes(table)
     except (pa.ArrowException, ValueError, TypeError, ArithmeticError) as e:
         raise NATSBridgeError(
             INVALID_PAYLOAD_TYPE,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import threading
 import time
 from datetime import datetime
@@ -168,7 +169,7 @@ class _Receiver:
             saved = await in_thread(self._save, env, envelope)
             self._show(msg, env, envelope, saved, time.monotonic() - begun)
         except NATSBridgeError as e:
-            e.message = f"{e.message} (a message on {msg.subject})"
+            e.message = f"{_as_options(e.message)} (a message on {msg.subject})"
             self._failed(e)
         except Exception as e:  # whatever a stranger sends, the others' messages are received
             text = f"a message on {msg.subject}: {type(e).__name__}: {e}"
@@ -235,6 +236,13 @@ class _Receiver:
         widths = COLUMNS[: len(cells)] if len(cells) > 4 else (*COLUMNS[: len(cells) - 1], 50)
         fixed = [column(c, w) for c, w in zip(cells, widths, strict=False)]
         self.out.line(" ".join([*fixed, *cells[len(widths) :]]).rstrip(), style)
+
+
+def _as_options(advice: str) -> str:
+    """Return an error's advice in terms of this command."""
+    advice = re.sub(r'allowed_urls=\["(.*?)"\]', r"--allow \1", advice)
+    advice = advice.replace(", or receive into a folder (sink=...)", "")
+    return advice.replace("max_payload_size", "--max-size")
 
 
 def _record(env: dict[str, Any], envelope: Envelope, saved: list[Path]) -> dict[str, Any]:
