@@ -19,7 +19,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from click.testing import CliRunner, Result
 from rich.cells import cell_len
+
+from natsbridge.cli import _group as group
 
 #: Seconds that any one step of a test may take, on a busy machine too.
 PATIENCE = 40
@@ -39,7 +42,47 @@ def until(true: Callable[[], Any], what: str = "it") -> Any:
     return value
 
 
-class Process:
+class Ended:
+    """What a command that has ended said."""
+
+    code: int
+    out: str
+    err: str
+
+    def wait(self) -> Any:
+        return self
+
+    def ended(self, code: int = 0) -> Any:
+        """Wait for its end, which must have this code and no traceback."""
+        self.wait()
+        assert self.code == code, (self.code, self.out, self.err)
+        assert "Traceback" not in self.out + self.err, self.err
+        return self
+
+    def failed(self, *words: str, code: int = 1) -> str:
+        """Wait for its end in an error of one line with these words, and return that."""
+        self.ended(code)
+        assert len(self.err.splitlines()) == 1, self.err
+        for word in words:
+            assert word in self.err, self.err
+        return self.err
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """What --json printed."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+class Inside(Ended):
+    """A command that ran in this process: many fit into the second that a process takes."""
+
+    def __init__(self, result: Result) -> None:
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        self.code, self.out, self.err = result.exit_code, result.stdout, result.stderr
+
+
+class Process(Ended):
     """A running command; its output goes to files, so that it never waits for us."""
 
     def __init__(
@@ -56,41 +99,21 @@ class Process:
         return self.process.pid
 
     @property
-    def code(self) -> int:
+    def code(self) -> int:  # type: ignore[override]
         return self.process.returncode
 
     @property
-    def out(self) -> str:
+    def out(self) -> str:  # type: ignore[override]
         return self._files[0].read_bytes().decode()
 
     @property
-    def err(self) -> str:
+    def err(self) -> str:  # type: ignore[override]
         return self._files[1].read_bytes().decode()
-
-    @property
-    def records(self) -> list[dict[str, Any]]:
-        """What --json printed."""
-        return [json.loads(line) for line in self.out.splitlines()]
 
     def wait(self) -> Process:
         """Wait for its end."""
         self.process.wait(PATIENCE)
         return self
-
-    def ended(self, code: int = 0) -> Process:
-        """Wait for its end, which must have this code and no traceback."""
-        self.wait()
-        assert self.code == code, (self.code, self.out, self.err)
-        assert "Traceback" not in self.out + self.err, self.err
-        return self
-
-    def failed(self, *words: str, code: int = 1) -> str:
-        """Wait for its end in an error of one line with these words, and return that."""
-        self.ended(code)
-        assert len(self.err.splitlines()) == 1, self.err
-        for word in words:
-            assert word in self.err, self.err
-        return self.err
 
     def says(self, text: str) -> Process:
         """Wait until it has printed something, to stdout or stderr."""
@@ -131,6 +154,19 @@ class Runner:
     def __call__(self, *arguments: object, **options: Any) -> Process:
         """Run `natsbridge ARGUMENTS` to its end."""
         return self.start(*arguments, **options).wait()
+
+    def inside(self, *arguments: object, environ: dict[str, str] | None = None) -> Inside:
+        """Run `natsbridge ARGUMENTS` in this process."""
+        both: dict[str, str | None] = {k: None for k in os.environ if _OURS.fullmatch(k)}
+        both.update(self.environ)
+        both.update(environ or {})
+        words = list(map(str, arguments))
+        before = Path.cwd()
+        os.chdir(self.cwd)
+        try:
+            return Inside(CliRunner().invoke(group, words, prog_name="natsbridge", env=both))
+        finally:
+            os.chdir(before)
 
     def close(self) -> None:
         for p in self._all:

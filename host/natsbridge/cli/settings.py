@@ -155,13 +155,22 @@ def read_config(
         known |= given.keys() & options.keys()
         both = {**given, **table}
         defaults[name] = {
-            str(options[k].name): _listed(v, options[k]) for k, v in both.items() if k in options
+            str(options[k].name): _listed(v, options[k], f"{path}: {k}")
+            for k, v in both.items()
+            if k in options
         }
     if unknown := {k.replace("-", "_") for k in config} - known:
         raise click.UsageError(f"{path} has unknown keys: {', '.join(sorted(unknown))}")
     return defaults
 
 
-def _listed(value: Any, option: click.Parameter) -> Any:
-    """Let one of several be written without a list."""
-    return [value] if getattr(option, "multiple", False) and isinstance(value, str) else value
+def _listed(value: Any, option: click.Parameter, where: str) -> Any:
+    """Return an option's value; one of several may be written without a list."""
+    if not isinstance(option, click.Option) or not option.multiple:
+        if isinstance(value, (list, dict)):
+            raise click.UsageError(f"{where} must be one value")
+        return value
+    values = value if isinstance(value, list) else [value]
+    if not all(isinstance(v, str) for v in values):
+        raise click.UsageError(f"{where} must be text, or a list of it")
+    return values
