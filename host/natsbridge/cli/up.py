@@ -17,7 +17,7 @@ import shutil
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import click
@@ -26,6 +26,11 @@ from natsbridge.cli.output import FAILED, Output
 from natsbridge.cli.settings import CONFIG, output_options
 from natsbridge.errors import INVALID_ARGUMENT, NATS_CONNECTION_FAILED, NATSBridgeError
 from natsbridge.fileserver import FileServer
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["command"]
 
@@ -197,11 +202,19 @@ def _ended(log: Path) -> NATSBridgeError:
     )
 
 
-def _made(folder: Path) -> Path:
-    """Return the folder, which is there then."""
+@contextlib.contextmanager
+def _claimed(folder: Path) -> Iterator[Path]:
+    """Yield the folder, which is there then; two servers in it would lose each other's data."""
     try:
         (folder / "files").mkdir(parents=True, exist_ok=True)
-        return folder.resolve()
+        with (folder / "lock").open("w") as lock:
+            if fcntl is not None:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield folder.resolve()
+    except BlockingIOError:
+        raise NATSBridgeError(
+            INVALID_ARGUMENT, f"{folder} is in use by another `natsbridge up`: choose a --folder"
+        ) from None
     except OSError as e:
         raise NATSBridgeError(
             INVALID_ARGUMENT, f"{folder} cannot be used ({e.strerror}): choose another --folder"
@@ -211,12 +224,18 @@ def _made(folder: Path) -> Path:
 async def _up(out: Output, folder: Path, lan: str, port: int, file_port: int) -> int | None:
     stopped = asyncio.Event()
     # Windows has no signal handlers in its loop; there, Ctrl-C is a KeyboardInterrupt.
-    with contextlib.suppress(NotImplementedError):
-        for number in (signal.SIGINT, signal.SIGTERM):
+    with contextlib.suppress(NotImplementedError, AttributeError):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     _binary()
+    with _claimed(folder) as place:
+        return await _serve(out, place, lan, port, file_port, stopped)
+
+
+async def _serve(
+    out: Output, folder: Path, lan: str, port: int, file_port: int, stopped: asyncio.Event
+) -> int | None:
     host = lan or LOOPBACK
-    folder = _made(folder)
     password = _secret(folder) if lan else ""
     _check_port(host, port, "--port")
     _check_port(host, file_port, "--file-port")
