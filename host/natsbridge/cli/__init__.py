@@ -22,7 +22,8 @@ Exit codes:
   1    it failed; the reason is on stderr
   2    wrong arguments
   3    --timeout was over before --count messages came
-  130  ended by Ctrl-C
+  130  ended by Ctrl-C (up: 0)
+  143  ended by SIGTERM (up: 0)
 """
 
 _COMMANDS = {

@@ -174,7 +174,9 @@ class _Doctor:
                 config = await http.read_json(response) if response.status == 200 else {}
             async with session.get(base + "/") as response:
                 ours = "NATSBridge" in await http.read_text(response)
-        except (*http.FAULTS, ValueError) as e:
+        except ValueError:
+            config = {}
+        except http.FAULTS as e:
             why = http.describe(e)
             fix = "start one with `natsbridge up`, or name yours with --fileserver"
             self.say("fail", "file server", f"nothing answers at {base}: {why}", fix)
@@ -217,13 +219,17 @@ class _Doctor:
 
     async def _token(self, session: http.Session, base: str) -> None:
         wrong = {"X-PlikToken": "wrong", "Authorization": ""}
-        answer: dict[str, Any] = {}
-        async with session.post(base + "/upload", json={"ttl": 60}, headers=wrong) as response:
-            status = response.status
+        try:
+            async with session.post(base + "/upload", json={"ttl": 60}, headers=wrong) as response:
+                status = response.status
+                answer = await http.read_json(response) if status == 200 else {}
             if status == 200:
-                answer = json.loads(await response.text())
+                await plik.drop(session, base, str(answer["id"]), str(answer["uploadToken"]), "")
+        except (*http.FAULTS, ValueError, KeyError) as e:
+            fix = "is it a Plik server? Its log may say more"
+            self.say("fail", "token", f"asking for an upload failed: {http.describe(e)}", fix)
+            return
         if status == 200:
-            await plik.drop(session, base, answer["id"], answer["uploadToken"], "")
             found = "uploading asks for no token, and a wrong one is accepted"
             self.say("ok" if is_local(base) else "warn", "token", found)
         else:

@@ -100,9 +100,7 @@ class Output:
         self.console.print(text)
 
     def wrap(self, text: str, indent: int = 0) -> str:
-        """Return a long line as several that fit the terminal; URLs stay whole."""
-        if not self.console.is_terminal:
-            return text
+        """Return a long line as several that fit; URLs stay whole."""
         return textwrap.fill(
             *(text, self.console.width),
             subsequent_indent=" " * indent,
@@ -120,16 +118,19 @@ class Output:
 
     def warn(self, text: str) -> None:
         """Print a warning for people."""
-        self.errors.print(Text(self.wrap(clean(text)), style="yellow"))
+        self.errors.print(Text(self._error(clean(text)), style="yellow"))
 
     def fail(self, error: NATSBridgeError) -> None:
         """Print an error: for people on stderr, for programs on stdout."""
         if self.as_json:
             self.record(error={"code": error.code, "message": error.message})
             return
-        text = Text(self.wrap(f"{error.code}: {clean(error.message)}"))
+        text = Text(self._error(f"{error.code}: {clean(error.message)}"))
         text.stylize("bold red", 0, len(error.code))
         self.errors.print(text)
+
+    def _error(self, line: str) -> str:
+        return self.wrap(line) if self.errors.is_terminal else line  # in a log it stays one
 
     @contextlib.contextmanager
     def progress(self) -> Iterator[Progress]:

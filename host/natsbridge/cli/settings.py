@@ -147,9 +147,9 @@ def read_config(
         }
         given = {key.replace("-", "_"): value for key, value in config.items()}
         table = own.get(name, {})
-        table = (
-            {k.replace("-", "_"): v for k, v in table.items()} if type(table) is dict else {"": 0}
-        )
+        if not isinstance(table, dict):
+            raise click.UsageError(f"{path}: [{name}] must be a table")
+        table = {key.replace("-", "_"): value for key, value in table.items()}
         if unknown := table.keys() - options.keys():
             raise click.UsageError(f"{path} has unknown keys in [{name}]: {', '.join(unknown)}")
         known |= given.keys() & options.keys()
