@@ -58,13 +58,12 @@ def test_every_example_runs(natsbridge: Runner, broker: Broker) -> None:
     shell = ("sh", "-c")
     listening = []
     for command in ("receive", "watch"):
-        for i, line in enumerate(examples(natsbridge.inside(command, "-h").out)):
+        for line in examples(natsbridge.inside(command, "-h").out):
             words = shlex.split(line)
             subject = words[2]
-            before = broker.listeners(subject)
             process = natsbridge.start(f"exec {line}", line=shell, environ=environ)
-            listening.append((process, subject, before, i))
-    for process, subject, _, _ in listening:
+            listening.append((process, subject))
+    for process, subject in listening:
         until(lambda s=subject: broker.listeners(s) > 0, subject)
         assert process.process.poll() is None
     until(lambda: broker.listeners("lab.>") >= 3)
@@ -78,7 +77,7 @@ def test_every_example_runs(natsbridge: Runner, broker: Broker) -> None:
     assert "broker" in natsbridge(doctor[0], line=shell, environ=environ).ended().out
     everything = listening[0][0]
     until(lambda: len(list((folder / "received").glob("*.envelope.json"))) >= sent)
-    for process, subject, _, _ in listening:
+    for process, _ in listening:
         if "--count" in process.process.args[2]:
             process.ended()
         else:

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import re
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +21,8 @@ import pytest
 
 from command import Inside, Runner, fits
 from conftest import FileServerProcess, NatsServer
+from device import MICROPYTHON, compiled
+from natsbridge.cli import doctor
 
 #: Nobody listens there.
 NOBODY = "127.0.0.1:1"
@@ -168,9 +176,6 @@ def test_a_clock_that_is_wrong_and_a_token_that_is_wanted(
     never = answers(200, config, date="yesterday\x1b[31m")
     run = natsbridge.inside("doctor", "--fileserver", never)
     assert "\x1b" not in run.out
-    import subprocess
-    import sys
-
     server = subprocess.Popen(
         [
             *(sys.executable, "-m", "natsbridge.fileserver"),
@@ -221,3 +226,70 @@ def test_subjects(natsbridge: Runner) -> None:
     for wrong in ("two words", "a..b", "lab.*", "lab.>", ""):
         if wrong:
             assert subject(wrong)[0] == 1
+
+
+class Board:
+    """pty_board.py, and the port that it is at."""
+
+    def __init__(self, heap: str, path: str) -> None:
+        script = Path(__file__).with_name("pty_board.py")
+        line = [sys.executable, script, MICROPYTHON, "-X", f"heapsize={heap}", "-i"]
+        self._process = subprocess.Popen(
+            line, env={**os.environ, "MICROPYPATH": path}, stdout=subprocess.PIPE, text=True
+        )
+        assert self._process.stdout is not None
+        self.port = self._process.stdout.readline().strip()
+
+    def __enter__(self) -> Board:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._process.send_signal(signal.SIGINT)
+        self._process.wait(10)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+
+def test_a_board_over_mpremote(natsbridge: Runner) -> None:
+    import natsbridge as package
+
+    with Board("256K", f"{compiled()}:.frozen") as board:
+        for _ in range(2):  # asking it leaves it as it was
+            run = natsbridge.inside("doctor", "--json", "--device", board.port).ended()
+            checks = found(run)
+            state, text, _ = checks["device"]
+            assert state == "ok"
+            assert re.search(r"MicroPython 1\.\d+\.\d+", text)
+            assert checks["heap"][0] == checks["flash"][0] == "ok"
+            expected = f"{package.__version__} is installed on the device"
+            assert checks["natsbridge"] == ("ok", expected, "")
+    with Board("48K", ".frozen") as board:
+        checks = found(natsbridge.inside("doctor", "--json", "--device", board.port).ended())
+        assert checks["heap"][0] == "warn"
+        assert "make firmware" in checks["natsbridge"][2]
+
+
+def test_a_port_without_a_board(
+    natsbridge: Runner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def ask(port: str) -> tuple[str, str, str]:
+        run = natsbridge.inside("doctor", "--json", "--device", port).ended(1)
+        return found(run)["device"]
+
+    state, text, fix = ask("/dev/nothing")
+    assert (state, "no board answers at /dev/nothing" in text) == ("fail", True)
+    assert "mpremote connect list" in fix
+    main, side = pty.openpty()
+    monkeypatch.setattr(doctor, "DEVICE_S", 1)
+    assert "does not answer" in ask(os.ttyname(side))[1]
+    os.close(side)
+    os.close(main)
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho No module named mpremote >&2\nexit 1\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    assert "pip install mpremote" in ask("/dev/nothing")[2]
+    # A board says what it likes.
+    for said in ("5", "[]", "{}", '{"machine": "\\u001b[31m"}', '{"heap": "x"}', "\x1b[31m"):
+        python.write_text(f"#!/bin/sh\necho '{said}'\n")
+        assert ask("/dev/nothing")[0] == "fail"

@@ -263,7 +263,7 @@ class _Doctor:
         try:
             found = await asyncio.to_thread(ask_device, port)
         except NATSBridgeError as e:
-            self.say("fail", "device", e.message)
+            self.say("fail", "device", e.message, e.details["fix"])
             return
         self.say("ok", "device", f"{found['machine']}, MicroPython {found['version']}")
         for what, least in (("heap", DEVICE_HEAP), ("flash", DEVICE_FLASH)):
@@ -293,22 +293,27 @@ def ask_device(port: str) -> dict[str, Any]:
     """Return what `PROBE` finds on a board (blocking).
 
     Raises:
-        NATSBridgeError: `INVALID_ARGUMENT`.
+        NATSBridgeError: `INVALID_ARGUMENT`, with a "fix" in its details.
     """
     line = [sys.executable, "-m", "mpremote", "connect", port, "exec", PROBE]
     try:
-        done = subprocess.run(line, capture_output=True, text=True, timeout=DEVICE_S)
+        done = subprocess.run(
+            line, capture_output=True, text=True, errors="replace", timeout=DEVICE_S
+        )
     except subprocess.TimeoutExpired:
-        raise NATSBridgeError(INVALID_ARGUMENT, f"the board at {port} does not answer") from None
+        fix = "press its reset button; is it a board with MicroPython?"
+        text = f"what is at {port} does not answer"
+        raise NATSBridgeError(INVALID_ARGUMENT, text, {"fix": fix}) from None
     if "No module named mpremote" in done.stderr:
-        raise NATSBridgeError(
-            INVALID_ARGUMENT, "mpremote is not installed: pip install mpremote"
-        ) from None
+        fix = "pip install mpremote"
+        raise NATSBridgeError(INVALID_ARGUMENT, "mpremote is not installed", {"fix": fix})
     try:
-        found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    except (ValueError, IndexError):
+        found = json.loads(done.stdout.strip().splitlines()[-1])
+        if not all(type(found[key]) in (int, type(None)) for key in ("heap", "flash")):
+            raise ValueError
+        return {key: found[key] for key in ("version", "machine", "heap", "flash", "natsbridge")}
+    except (ValueError, IndexError, KeyError, TypeError):
         why = clean((done.stderr or done.stdout).strip(), 200)
-        raise NATSBridgeError(
-            INVALID_ARGUMENT, f"no board answers at {port}: {why}; see `mpremote connect list`"
-        ) from None
-    return found
+        text = f"no board answers at {port}: {why}"
+        fix = "`mpremote connect list` shows the ports"
+        raise NATSBridgeError(INVALID_ARGUMENT, text, {"fix": fix}) from None
