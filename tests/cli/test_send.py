@@ -328,7 +328,9 @@ def test_a_stream_of_parquet_keeps_its_types(natsbridge: Runner, inbox: Any, fil
     buffer = io.BytesIO()
     parquet.write_table(table, buffer)
     (natsbridge.cwd / "p.parquet").write_bytes(buffer.getvalue())
-    natsbridge("send", "s.p", "--table", "p.parquet", "--table", "p.parquet=jsontable").ended()
+    natsbridge.inside(
+        "send", "s.p", "--table", "p.parquet", "--table", "p.parquet=jsontable"
+    ).ended()
     first, second = inbox(file_url)["payloads"]
     assert first[1].schema.equals(table.schema)
     assert second[1] == [{"when": "2026-01-02 03:04:05", "nan": None, "list": [1, 2]}]

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import natsbridge as nb
-from command import Process, Runner, fits, until
+from command import Runner, fits, until
 from natsbridge import sync
 from natsbridge.errors import NATSBridgeError
 
@@ -56,7 +56,7 @@ def of_folder(folder: Path) -> list[int]:
     return found
 
 
-def gone(process: Process, folder: Path, *ports: int) -> None:
+def gone(folder: Path, *ports: int) -> None:
     """Check that no process is left and nobody listens."""
     until(lambda: not of_folder(folder), "ending nats-server")
     for port in ports:
@@ -97,12 +97,12 @@ def test_what_is_sent_before_a_restart_is_there_after_it(bare: Runner) -> None:
 
     asyncio.run(before())
     process.stop().ended()
-    gone(process, folder, *ports)
+    gone(folder, *ports)
     process, found = start(bare, ports=ports)
     env = asyncio.run(after(found))
     assert env["payloads"] == [("big", data, "binary"), ("t", "hello", "text")]
     process.stop(signal.SIGTERM).ended()
-    gone(process, folder, *ports)
+    gone(folder, *ports)
 
 
 def test_on_the_network_it_wants_a_password_that_stays(bare: Runner) -> None:
@@ -142,7 +142,7 @@ def test_on_the_network_it_wants_a_password_that_stays(bare: Runner) -> None:
     again, found = start(bare, "--lan", "127.0.0.1", ports=ports)
     assert f":{password}@" in found["broker"]
     again.stop().ended()
-    gone(again, folder, *ports)
+    gone(folder, *ports)
 
 
 def test_what_a_person_sees(bare: Runner) -> None:
@@ -156,7 +156,7 @@ def test_what_a_person_sees(bare: Runner) -> None:
     assert f"http://127.0.0.1:{file_port}" in text
     assert "natsbridge up --lan" in text
     assert "Stopped. The data is still there." in text
-    gone(bare.start("--version"), bare.cwd / "d", port, file_port)
+    gone(bare.cwd / "d", port, file_port)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP])
@@ -165,7 +165,7 @@ def test_no_process_is_left_behind(bare: Runner, number: signal.Signals) -> None
     process, found = start(bare, ports=ports)
     assert of_folder(Path(found["folder"]))
     process.stop(number)
-    gone(process, Path(found["folder"]), *ports)
+    gone(Path(found["folder"]), *ports)
 
 
 def test_a_broker_that_dies_ends_it_with_the_reason(bare: Runner) -> None:
@@ -176,7 +176,7 @@ def test_a_broker_that_dies_ends_it_with_the_reason(bare: Runner) -> None:
     process.ended(1)
     assert process.records[1]["error"]["code"] == "NATS_CONNECTION_FAILED"
     assert "nats-server ended by itself" in process.records[1]["error"]["message"]
-    gone(process, Path(found["folder"]), *ports)
+    gone(Path(found["folder"]), *ports)
 
 
 def test_what_cannot_be_is_one_clear_line(bare: Runner, tmp_path: Path) -> None:
@@ -198,7 +198,7 @@ def test_what_cannot_be_is_one_clear_line(bare: Runner, tmp_path: Path) -> None:
     bare.inside("up", *words, "--lan", "no such host").failed("no such host", "--lan an address")
     for wrong in ("0", "65536", "x"):
         assert "--port" in bare.inside("up", "--port", wrong).ended(2).err
-    gone(bare.start("--version"), bare.cwd / "natsbridge-data", *ports)
+    gone(bare.cwd / "natsbridge-data", *ports)
 
 
 def test_a_folder_that_cannot_be_written(bare: Runner, monkeypatch: pytest.MonkeyPatch) -> None:

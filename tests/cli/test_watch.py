@@ -18,8 +18,6 @@ def test_what_passes_by(natsbridge: Runner, broker: Broker, file_url: str) -> No
     human = natsbridge.start("watch", "w.>", "--count", 5, "--name", "desk")
     machine = natsbridge.start("watch", "w.>", "--json", "--rows", 2, "--count", 5)
     one = natsbridge.start("watch", "w.>", "--correlation-id", "c-2", "--count", 1)
-    nothing = natsbridge.start("watch", "w.nothing", "--count", 1, "--timeout", "0.3")
-    idle = natsbridge.start("watch", "w.nothing", "--timeout", "0.3")
     broker.heard(human, machine, one, subject="w.>")
     damaged = {"dataname": "a", "payload_type": "text", "transport": "direct", "data": "%"}
     with sync.connect(broker.url, name="cam") as nc:
@@ -81,8 +79,8 @@ def test_what_passes_by(natsbridge: Runner, broker: Broker, file_url: str) -> No
     assert third == {"subject": "w.y", "size": 18, "error": third["error"]}
     assert "DESERIALIZATION_ERROR" in fourth["payloads"][0]["error"]
     assert fifth["error"]["code"] == "UPLOAD_FAILED"
-    nothing.ended(3)
-    idle.ended(0)
+    natsbridge.inside("watch", "w.nothing", "--count", 1, "--timeout", 0.1).ended(3)
+    idle = natsbridge.inside("watch", "w.nothing", "--timeout", 0.1).ended()
     assert list(Path(natsbridge.cwd).iterdir()) == []
     fits(idle.out.splitlines())
 
