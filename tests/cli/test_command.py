@@ -130,7 +130,7 @@ def test_arguments_before_environment_before_natsbridge_toml(
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("nmae = 'x'", "unknown keys: nmae"),
+        ("user-name = 'x'", "unknown keys: user_name"),
         ("[send]\nout = 'x'", "unknown keys in [send]: out"),
         ("[sned]\nname = 'x'", "unknown keys: sned"),
         ("send = 5", "[send] must be a table"),

@@ -209,7 +209,7 @@ def slept(pid: int) -> bool:
 
 
 def test_standard_input_that_is_no_text(natsbridge: Runner) -> None:
-    (natsbridge.cwd / "latin").write_bytes(b"caf\xe9")
+    (natsbridge.cwd / "latin").write_bytes(b"gr\xfcn")
     with (natsbridge.cwd / "latin").open("rb") as file:
         natsbridge("send", "s.x", "-", stdin=file).failed("standard input is no text", "--file")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import json
 import logging
 import signal
@@ -74,6 +75,9 @@ class Output:
 
     def __init__(self, as_json: bool, verbose: bool) -> None:
         self.as_json = as_json
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")  # a log on Windows has no emoji
         self.console = Console(highlight=False, soft_wrap=True)
         # Two consoles on one terminal would write into each other's lines and bars.
         one = self.console.is_terminal and sys.stderr.isatty()

@@ -99,7 +99,8 @@ def _show(out: Output, msg: Msg, envelope: Envelope, rows: int) -> None:
         try:
             payloads.append(_describe(check_payload(raw, i), envelope.size, rows))
         except NATSBridgeError as e:
-            payloads.append({"error": str(e)})
+            # Advice on receiving it is of no use here.
+            payloads.append({"error": str(e).partition(": receive it into")[0]})
     out.record(subject=msg.subject, **env, payloads=payloads)
     if out.as_json:
         return
