@@ -574,7 +574,7 @@ def test_count_timeout_max_size_and_nack(
 
 def test_two_workers_share_a_subject(natsbridge: Runner, broker: Broker, file_url: str) -> None:
     """... and fifty senders at once lose nothing."""
-    arguments = ("receive", "work.*", "--queue", "q", "--json", "--timeout", 2)
+    arguments = ("receive", "work.*", "--queue", "q", "--json")
     workers = [natsbridge.start(*arguments, "--out", name) for name in ("one", "two")]
     everything = natsbridge.start("receive", "work.*", "--count", 200, "--out", "all")
     broker.heard(*workers, everything, subject="work.*")
@@ -592,8 +592,9 @@ def test_two_workers_share_a_subject(natsbridge: Runner, broker: Broker, file_ur
 
     asyncio.run(devices())
     everything.ended()
+    until(lambda: sum(worker.out.count("\n") for worker in workers) == 200, "the workers")
     for worker in workers:
-        worker.ended()
+        worker.stop().ended(130)
     expected = {f"{n}-{i}": n.to_bytes(2, "big") for n in range(50) for i in range(4)}
     for folders in (["all"], ["one", "two"]):
         files = [saved(natsbridge.cwd / folder) for folder in folders]

@@ -8,7 +8,6 @@ import signal
 import socket
 import stat
 import sys
-import time
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -133,7 +132,6 @@ def test_on_the_network_it_wants_a_password_that_stays(bare: Runner) -> None:
     config = ("--config", found["config"])
     receiver = bare.start(*config, "receive", "lab.>", "--count", 1, "--timeout", 20)
     receiver.says("Listening")
-    time.sleep(0.2)
     bare(*config, "send", "lab.x", "--file", "big.bin").ended()
     receiver.ended()
     assert (bare.cwd / "received" / "big.bin").read_bytes() == bytes(700_000)
