@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import select
 import socket
@@ -18,6 +19,7 @@ import pytest
 import pytest_asyncio
 
 from certificates import Certificates
+from command import Broker, Runner
 from device import ROUGH
 from proxy import TlsProxy
 
@@ -166,6 +168,30 @@ def environment(monkeypatch: pytest.MonkeyPatch, nats_url: str, file_url: str) -
     monkeypatch.setenv("FILESERVER_URL", file_url)
     monkeypatch.delenv("SIZE_THRESHOLD", raising=False)
     return dict(os.environ)
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """A nats-server that tells who listens, for the command's tests."""
+    folder = tmp_path_factory.mktemp("monitored")
+    with NatsServer(folder, "-m", "-1") as server:
+        (ports,) = folder.glob("*.ports")
+        yield Broker(server.url, json.loads(ports.read_text())["monitoring"][0])
+
+
+@pytest.fixture
+def bare(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
+    """The command in an empty folder, with nothing configured."""
+    runner = Runner(tmp_path, tmp_path_factory.mktemp("logs"))
+    yield runner
+    runner.close()
+
+
+@pytest.fixture
+def natsbridge(bare: Runner, broker: Broker, file_url: str) -> Runner:
+    """The command, with the tests' servers in its environment."""
+    bare.environ.update(NATS_URL=broker.url, FILESERVER_URL=file_url)
+    return bare
 
 
 class ScriptedHttp:

@@ -8,7 +8,8 @@ upload's answer calls itself text/plain, and a failed download leads a browser t
 status 200. Plik's users, passwords, streams, archives and lists are left out.
 
 Ours is the rule that a server which others can reach wants a token for creating uploads. It is
-sent as Plik's user token, in X-PlikToken. Whoever has a file's URL can download it.
+sent as Plik's user token, in X-PlikToken, or as the password of a login in the server's URL.
+Whoever has a file's URL can download it.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote, urlsplit
 
-from aiohttp import ClientError, web
+from aiohttp import BasicAuth, ClientError, web
 
 from natsbridge.errors import INVALID_ARGUMENT, NATSBridgeError
 from natsbridge.fileform import Form, moving, read_options, refusal
@@ -72,6 +73,15 @@ def _unusable(message: str) -> NATSBridgeError:
 
 def _same(given: str, secret: str) -> bool:
     return hmac.compare_digest(given.encode(errors="replace"), secret.encode())
+
+
+def _password(request: web.Request) -> str:
+    """Return the password of a login in the file server's URL, which is what a device can give."""
+    try:
+        login = BasicAuth.decode(request.headers.get("Authorization", ""), "utf-8")
+    except ValueError:
+        return ""
+    return str(login.password)
 
 
 def _is_loopback(host: str) -> bool:
@@ -304,7 +314,7 @@ class FileServer:
         )
 
     async def _create(self, request: web.Request) -> web.Response:
-        given = request.headers.get("X-PlikToken", "")
+        given = request.headers.get("X-PlikToken", "") or _password(request)
         if self._token and not given:
             raise refusal(400, "unable to create upload : anonymous uploads are disabled")
         if self._token and not _same(given, self._token):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import errno
 import hashlib
@@ -820,6 +821,11 @@ async def test_with_a_token_creating_wants_it_and_downloading_does_not(tmp_path:
         for wrong in ("secreT", "é"):
             status, _, body = await client.ask("POST", "/upload", {"X-PlikToken": wrong})
             assert (status, body) == (403, b"invalid token\n")
+        login = {"Authorization": "Basic " + base64.b64encode(b"me:wrong").decode()}
+        assert (await client.ask("POST", "/upload", login))[0] == 403
+        login = {"Authorization": "Basic " + base64.b64encode(b"me:secret").decode()}
+        assert (await client.ask("POST", "/upload", login))[0] == 200
+        assert (await client.ask("POST", "/upload", {"Authorization": "Basic !"}))[0] == 400
         status, _, body = await client.ask("POST", "/upload", {"X-PlikToken": "secret"})
         assert status == 200
         upload = json.loads(body)

@@ -1,0 +1,5 @@
+"""`python -m natsbridge` is the command `natsbridge`."""
+
+from natsbridge.cli import main
+
+main()

