@@ -93,6 +93,7 @@ def make_room(size, *needed):
         size = _RESERVE
     try:
         bytearray(_PIECE)
+        gc.collect()  # its place is the first to be used again
     except MemoryError:  # what is free is in small pieces
         size = 1 << 30
     if gc.mem_free() < size:

@@ -262,7 +262,12 @@ FILES = {
 
 @pytest.mark.parametrize("case", FILES.values(), ids=FILES.keys())
 def test_a_file_server_that_lies(case: tuple[bytes, bytes]) -> None:
-    check(files("link", *case), good_file(), "DOWNLOAD_FAILED", "INTEGRITY_ERROR")
+    codes = ["DOWNLOAD_FAILED", "INTEGRITY_ERROR"]
+    if case == FILES["endless refusal"]:
+        codes.append(
+            "PAYLOAD_TOO_LARGE"
+        )  # what repeats a download does not fit this heap beside it
+    check(files("link", *case), good_file(), *codes)
 
 
 JSONS = {
