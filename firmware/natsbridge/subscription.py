@@ -277,11 +277,12 @@ class Msg:
 def allocate(size):
     """`size` bytes of heap. Raises PAYLOAD_TOO_LARGE if they are not to be had even without the
     code that can be loaded again."""
-    gc.collect()
     for last in (False, True):
         try:
             if size > _SMALL and gc.mem_free() - size < _LEAVE:
-                raise MemoryError
+                gc.collect()
+                if gc.mem_free() - size < _LEAVE:
+                    raise MemoryError
             return bytearray(size)
         except MemoryError:
             if last:
