@@ -21,6 +21,8 @@ from test_every_cut import ANSWERS, BODY, OPERATIONS, Taken, fetch, quick, read 
 from test_faults import FakeBroker, greet
 from test_parsers import as_on_micropython  # noqa: F401
 
+pytestmark = pytest.mark.long
+
 SCRIPT = Path(__file__).with_name("bad_input_device.py")
 MPY = FIRMWARE.parent / "build" / "firmware"
 #: Bytes of heap that a lie may take, beside what a true message takes.
