@@ -1,4 +1,4 @@
-"""TLS in front of a plain server."""
+"""What stands before a server: TLS, or somebody who cuts connections."""
 
 from __future__ import annotations
 
@@ -6,26 +6,48 @@ import contextlib
 import socket
 import ssl
 import threading
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from certificates import Certificates
 
+T = TypeVar("T", bound="_Proxy")
 
-class TlsProxy:
-    """Listens on loopback with the server certificate of `certificates`, and passes on to `url`.
 
-    `url` is where it is.
-    """
+class _Proxy:
+    """Listens on loopback for what is meant for `url`."""
 
-    def __init__(self, url: str, certificates: Certificates) -> None:
+    def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         assert parts.hostname is not None
         self._target = parts.hostname, parts.port or 80
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._port = self._listener.getsockname()[1]
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+
+    def _listen(self) -> None:
+        """Serve connections until the listener is closed."""
+        raise NotImplementedError
+
+    def __enter__(self: T) -> T:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join(10)
+
+
+class TlsProxy(_Proxy):
+    """Has the server certificate of `certificates`; `url` is where it is."""
+
+    def __init__(self, url: str, certificates: Certificates) -> None:
+        super().__init__(url)
         self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         self._context.load_cert_chain(certificates.server, certificates.server_key)
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"https://localhost:{self._listener.getsockname()[1]}"
-        threading.Thread(target=self._listen, daemon=True).start()
+        self.url = f"https://localhost:{self._port}"
 
     def _listen(self) -> None:
         with contextlib.suppress(OSError):
@@ -45,40 +67,18 @@ class TlsProxy:
             _pump(secure, server)
             back.join(10)
 
-    def __enter__(self) -> TlsProxy:
-        return self
 
-    def __exit__(self, *exc: object) -> None:
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-
-
-def _pump(source: socket.socket, target: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        while data := source.recv(1 << 16):
-            target.sendall(data)
-    with contextlib.suppress(OSError):
-        target.shutdown(socket.SHUT_WR)
-
-
-class CuttingProxy:
-    """Listens on loopback and passes on to `url`, until the client says `word`: then it cuts.
+class CuttingProxy(_Proxy):
+    """Passes on until the client says `word`: then it cuts.
 
     `url` is where it is; `connections` counts those that came.
     """
 
     def __init__(self, url: str, word: bytes) -> None:
-        parts = urlsplit(url)
-        assert parts.hostname is not None
-        assert parts.port is not None
-        self._target = parts.hostname, parts.port
+        super().__init__(url)
         self._word = word
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"nats://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.url = f"nats://127.0.0.1:{self._port}"
         self.connections = 0
-        self._thread = threading.Thread(target=self._listen)
-        self._thread.start()
 
     def _listen(self) -> None:
         with contextlib.suppress(OSError):
@@ -100,11 +100,10 @@ class CuttingProxy:
                             end.shutdown(socket.SHUT_RDWR)
                     back.join(10)
 
-    def __enter__(self) -> CuttingProxy:
-        return self
 
-    def __exit__(self, *exc: object) -> None:
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._thread.join(10)
+def _pump(source: socket.socket, target: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(1 << 16):
+            target.sendall(data)
+    with contextlib.suppress(OSError):
+        target.shutdown(socket.SHUT_WR)

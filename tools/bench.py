@@ -7,20 +7,17 @@ heaps are those of the unix port, of 64 bits; a 32-bit board needs less.
 
 from __future__ import annotations
 
-import argparse
-import asyncio
 import contextlib
 import importlib.metadata
 import statistics
 import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import footprint
 from bench_rig import BARE, MOST_KB, OURS, Job, Player, Rig, rig
-from stage import BUILD, MICROPYTHON, ToolError
+from stage import BUILD, MICROPYTHON, ToolError, run_bench
 
 HEAP_KB = 64
 MICRONATS = "bench_micronats_device"
@@ -200,13 +197,4 @@ async def bench(rounds: int, quick: bool) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=11)
-    parser.add_argument("--quick", action="store_true", help="small and coarse: does it work?")
-    options = parser.parse_args()
-    try:
-        asyncio.run(bench(options.rounds, options.quick))
-    except ToolError as e:
-        sys.exit(f"bench failed: {e}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run_bench(bench, __doc__)

@@ -6,7 +6,6 @@ Every ratio is the median over several rounds in which both take turns.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import json
@@ -27,7 +26,7 @@ import nats
 
 import natsbridge
 from natsbridge.client import Connection
-from stage import ROOT, ToolError, nats_server, process
+from stage import ROOT, ToolError, nats_server, process, run_bench
 
 #: Bytes of a payload, messages in a round, and what share of plain nats-py's rate is the goal.
 DIRECT = ((100, 400, 0.5), (10_000, 300, 0.55), (400_000, 30, 0.6))
@@ -277,13 +276,4 @@ async def links(
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=11)
-    parser.add_argument("--quick", action="store_true", help="small and coarse: does it work?")
-    options = parser.parse_args()
-    try:
-        asyncio.run(bench(options.rounds, options.quick))
-    except ToolError as e:
-        sys.exit(f"bench failed: {e}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run_bench(bench, __doc__)

@@ -1,10 +1,11 @@
-"""What the tools play on: real servers on free loopback ports, and the device.
+"""What the tools play on: real servers on free loopback ports, the device, and their command line.
 
 No child outlives its tool, whatever ends that.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import ctypes
@@ -13,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -95,3 +96,17 @@ async def device(
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     async with process(*command, env=environment, cwd=BUILD, **pipes) as child:
         yield child
+
+
+def run_bench(bench: Callable[[int, bool], Coroutine[Any, Any, None]], about: str | None) -> None:
+    """Run a benchmark, a number of rounds, as the command line says; exit if it fails."""
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--quick", action="store_true", help="small and coarse: does it work?")
+    options = parser.parse_args()
+    try:
+        asyncio.run(bench(options.rounds, options.quick))
+    except ToolError as e:
+        sys.exit(f"bench failed: {e}")
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -34,6 +34,7 @@ from natsbridge.errors import INVALID_ARGUMENT, NATSBridgeError
 from natsbridge.fileform import Form, moving, read_options, refusal
 from natsbridge.filestore import UPLOADED, File, FileStore, TooLarge, Upload
 from natsbridge.log import Formatter, logger, trace
+from natsbridge.urls import is_loopback
 
 __all__ = ["FileServer", "main"]
 
@@ -82,13 +83,6 @@ def _password(request: web.Request) -> str:
     except ValueError:
         return ""
     return str(login.password)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _url(host: str, port: int) -> str:
@@ -178,7 +172,7 @@ class FileServer:
         download_domain: str = "",
         sweep_interval: float = 60,
     ) -> None:
-        if not token and not _is_loopback(host):
+        if not token and not is_loopback(host):
             raise _unusable(
                 f"the file server is to listen on {host!r}, where other machines reach it, without"
                 " a token: give it one (token=..., --token), or listen on 127.0.0.1"

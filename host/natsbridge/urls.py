@@ -8,6 +8,7 @@ puts together again.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from base64 import b64encode
 from collections.abc import Iterable
@@ -23,6 +24,7 @@ __all__ = [
     "Url",
     "allows",
     "check_url",
+    "is_loopback",
     "not_allowed",
     "parse_base",
     "parse_server",
@@ -179,6 +181,14 @@ def _server(text: str, what: str) -> Server:
             )
         text = found["start"] + text[found.end() :]
     return Server(parse_base(text, what), login)
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine can reach a host."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def allows(base: Url, url: Url) -> bool:

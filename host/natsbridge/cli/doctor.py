@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import json
 import subprocess
 import sys
@@ -24,7 +23,7 @@ from natsbridge.errors import INVALID_ARGUMENT, NATSBridgeError
 from natsbridge.payload import make_source
 from natsbridge.send import DEFAULT_THRESHOLD, fileserver
 from natsbridge.subjects import is_subject
-from natsbridge.urls import Server
+from natsbridge.urls import Server, is_loopback
 
 __all__ = ["command"]
 
@@ -282,11 +281,7 @@ class _Doctor:
 
 def is_local(url: str) -> bool:
     """Tell whether only this machine can reach a URL."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    return is_loopback(urlsplit(url).hostname or "")
 
 
 def ask_device(port: str) -> dict[str, Any]:

@@ -103,9 +103,10 @@ def read_table(argument: str) -> Item:
             )
         if kind == "jsontable" and isinstance(value, pa.Table):
             value = rows(value)
-    except (OSError, ValueError, TypeError, ArithmeticError, RecursionError) as e:
-        raise _unreadable(path, e) from None
-    except (pa.ArrowException, AttributeError) as e:
+    except (
+        *(OSError, ValueError, TypeError, ArithmeticError),
+        *(RecursionError, AttributeError, pa.ArrowException),
+    ) as e:
         raise _unreadable(path, e) from None
     kind = kind or ("jsontable" if suffix == ".json" else "arrowtable")
     return path.stem, value, kind

@@ -181,9 +181,8 @@ class Bars:
     #: Bytes from which a payload gets a bar.
     LEAST = 1 << 20
 
-    def __init__(self, progress: Progress, prefix: str = "") -> None:
+    def __init__(self, progress: Progress) -> None:
         self._progress = progress
-        self._prefix = prefix
         self._tasks: dict[str, Any] = {}
 
     def __call__(self, dataname: str, done: int, total: int | None) -> None:
@@ -191,8 +190,7 @@ class Bars:
         if total is not None and total < self.LEAST:
             return
         if dataname not in self._tasks:
-            name = clean(self._prefix + dataname, 24)
-            self._tasks[dataname] = self._progress.add_task(name, total=total)
+            self._tasks[dataname] = self._progress.add_task(clean(dataname, 24), total=total)
         self._progress.update(self._tasks[dataname], completed=done, total=total)
 
     def close(self) -> None:

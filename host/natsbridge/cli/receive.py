@@ -166,8 +166,8 @@ class _Receiver:
                 on_progress=bars,
             )
             envelope = read_envelope(msg.data)
-            saved = await in_thread(self._save, env, envelope)
-            self._show(msg, env, envelope, saved, time.monotonic() - begun)
+            record = await in_thread(self._save, env, envelope)
+            self._show(msg, record, time.monotonic() - begun)
         except NATSBridgeError as e:
             e.message = f"{_as_options(e.message)} (a message on {msg.subject})"
             self._failed(e)
@@ -181,8 +181,8 @@ class _Receiver:
         self.failed += 1
         self.out.fail(e)
 
-    def _save(self, env: dict[str, Any], envelope: Envelope) -> list[Path]:
-        """Save what is not in the folder yet, and the envelope: the files, the envelope's last."""
+    def _save(self, env: dict[str, Any], envelope: Envelope) -> dict[str, Any]:
+        """Save what is not in the folder yet, and the envelope, which is returned."""
         saved: list[Path] = []
         for name, data, kind in env["payloads"]:
             if kind == "arrowtable":
@@ -192,9 +192,11 @@ class _Receiver:
             else:
                 saved.append(save(self.folder, *value_file(name, data, kind, self.tables)))
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-        text = json.dumps(_record(env, envelope, saved), ensure_ascii=False, indent=1)
+        record = _record(env, envelope, saved)
+        text = json.dumps(record, ensure_ascii=False, indent=1)
         name = f"{stamp}-{env['msg_id'][:8]}.envelope.json"
-        return [*saved, save(self.folder, name, text.encode(errors="replace"))]
+        save(self.folder, name, text.encode(errors="replace"))
+        return record
 
     def _convert(self, name: str, raw: Path) -> Path:
         """Return the file that a received table became; where it can't, the table as it came."""
@@ -209,27 +211,18 @@ class _Receiver:
         raw.unlink()
         return path
 
-    def _show(
-        self,
-        msg: Msg,
-        env: dict[str, Any],
-        envelope: Envelope,
-        saved: list[Path],
-        seconds: float,
-    ) -> None:
-        self.out.record(
-            subject=msg.subject, seconds=round(seconds, 3), **_record(env, envelope, saved[:-1])
-        )
+    def _show(self, msg: Msg, env: dict[str, Any], seconds: float) -> None:
+        self.out.record(subject=msg.subject, seconds=round(seconds, 3), **env)
         who = env["sender_name"] or env["sender_id"][:8]
         first = [datetime.now().strftime("%H:%M:%S"), who, env["msg_purpose"]]
         if "error" in env:
             self._row([*first, f"{env['error']['code']}: {env['error']['message']}"], "red")
         elif not env["payloads"]:
             self._row([*first, "(no payload)"])
-        for (_, _, kind), raw, path in zip(env["payloads"], envelope.payloads, saved, strict=False):
-            bytes_ = raw.get("size")
-            speed = rate(bytes_, seconds) if raw["transport"] == "link" and bytes_ else ""
-            self._row([*first, path.name, kind, size(bytes_), raw["transport"], speed])
+        for p in env["payloads"]:
+            speed = rate(p["size"], seconds) if p["transport"] == "link" and p["size"] else ""
+            cells = p["file"], p["payload_type"], size(p["size"]), p["transport"], speed
+            self._row([*first, *cells])
             first = [""] * 3
 
     def _row(self, cells: list[str] | tuple[str, ...], style: str = "") -> None:

@@ -133,6 +133,7 @@ def read_config(
         # Not the line itself: it may hold a password.
         raise click.UsageError(f"{path} cannot be read: {e}") from None
     own = {name: config.pop(name) for name in list(config) if name in commands}
+    given = {key.replace("-", "_"): value for key, value in config.items()}
     ctx = click.Context(group)
     known: set[str] = set()
     defaults: dict[str, dict[str, Any]] = {}
@@ -145,7 +146,6 @@ def read_config(
             for o in p.opts
             if o.startswith("--") and p.name
         }
-        given = {key.replace("-", "_"): value for key, value in config.items()}
         table = own.get(name, {})
         if not isinstance(table, dict):
             raise click.UsageError(f"{path}: [{name}] must be a table")
@@ -159,7 +159,7 @@ def read_config(
             for k, v in both.items()
             if k in options
         }
-    if unknown := {k.replace("-", "_") for k in config} - known:
+    if unknown := given.keys() - known:
         raise click.UsageError(f"{path} has unknown keys: {', '.join(sorted(unknown))}")
     return defaults
 

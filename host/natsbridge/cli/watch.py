@@ -10,7 +10,7 @@ import click
 from rich.cells import cell_len
 from rich.text import Text
 
-from natsbridge import arrow, jsontext
+from natsbridge import jsontext
 from natsbridge.cli.output import NOTHING_CAME, Output, clean, column, size
 from natsbridge.cli.settings import Settings, output_options, peer_options
 from natsbridge.client import Msg
@@ -154,8 +154,6 @@ def _preview(value: Any, kind: str, rows: int) -> str:
     if kind == "text":
         return "\n".join(clean(line) for line in value[:TEXT].splitlines()[:rows])
     if kind == "arrowtable":
-        if not arrow.is_table(value):
-            return ""
         head = value.slice(0, rows).to_pylist()
         return _table(head, value.column_names, value.num_rows)
     if kind == "jsontable":
