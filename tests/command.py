@@ -22,7 +22,7 @@ from typing import Any
 from click.testing import CliRunner, Result
 from rich.cells import cell_len
 
-from natsbridge.cli import _group as group
+from natsbridge.cli.group import group
 
 #: Seconds that any one step of a test may take, on a busy machine too.
 PATIENCE = 40

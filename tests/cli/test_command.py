@@ -6,12 +6,15 @@ import json
 import os
 import re
 import shlex
+import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import natsbridge as natsbridge_package
 from command import Broker, Runner, cells, colours, fits, lines_of_screen, until
 from natsbridge import sync
 
@@ -189,3 +192,20 @@ def test_it_is_installed_as_a_command(natsbridge: Runner) -> None:
     command = Path(sys.executable).with_name("natsbridge")
     done = subprocess.run([command, "--version"], capture_output=True, text=True, timeout=40)
     assert done.stdout == natsbridge.inside("--version").out
+
+
+@pytest.mark.parametrize("module", ["click.core", "rich.console", "pyarrow.lib", "aiohttp.client"])
+def test_ctrl_c_while_modules_are_loaded_is_quiet(bare: Runner, module: str) -> None:
+    line = (sys.executable, "-X", "importtime", "-m", "natsbridge")
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # should it get as far as that
+        url = f"nats://127.0.0.1:{silent.getsockname()[1]}"
+        run = bare.start("receive", "x.>", line=line, environ={"NATS_URL": url})
+        run.says(f" {module}\n").stop()
+    assert run.code in (-signal.SIGINT, 130)
+    assert "Traceback" not in run.err
+
+
+def test_a_name_that_the_package_does_not_have() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'sned'"):
+        natsbridge_package.sned  # noqa: B018
+    assert set(natsbridge_package.__all__) <= set(dir(natsbridge_package))

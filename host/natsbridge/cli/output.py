@@ -154,6 +154,8 @@ class Output:
 
     def run(self, work: Callable[[], Coroutine[Any, Any, int | None]]) -> None:
         """Run a command to its end, and exit with its code."""
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             code = asyncio.run(_until_terminated(work())) or 0
         except NATSBridgeError as e:

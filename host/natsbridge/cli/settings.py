@@ -7,13 +7,15 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 import natsbridge
 from natsbridge.cli.output import Output
-from natsbridge.client import Connection
+
+if TYPE_CHECKING:
+    from natsbridge.client import Connection
 
 if sys.version_info >= (3, 11):
     import tomllib
