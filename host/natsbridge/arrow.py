@@ -16,6 +16,7 @@ import re
 import struct
 import tempfile
 from collections.abc import Callable
+from itertools import islice
 from json.encoder import encode_basestring
 from typing import IO, Any
 
@@ -29,7 +30,7 @@ from natsbridge.errors import (
 )
 from natsbridge.jsontext import MAX_NUMBER
 
-__all__ = ["decoded_size", "is_table", "read_table", "write_rows", "write_table"]
+__all__ = ["decoded_size", "is_table", "read_table", "write_json", "write_rows", "write_table"]
 
 #: Bytes of a serialized table that stay in memory; more goes to a temporary file.
 SPOOL = 16 << 20
@@ -39,6 +40,10 @@ _FILE_MAGIC = b"ARROW1\0\0"
 ROWS = 4096
 #: What pandas calls an index without a name, which is no column.
 _INDEX = re.compile(r"__index_level_[0-9]+__")
+_LISTS = (
+    *(pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list),
+    *(pa.types.is_list_view, pa.types.is_large_list_view),
+)
 _CONTINUATION = 0xFFFFFFFF
 _DICTIONARY_BATCH = 2
 _RECORD_BATCH = 3
@@ -118,72 +123,93 @@ def _spooled(
 def write_rows(dataname: str, value: Any) -> IO[bytes]:
     """Write a table as a JSON list of its rows into a temporary file, as `write_table` does.
 
-    Missing values and NaN become null; dates and times ISO 8601 text, in UTC where they have a time
-    zone; decimals numbers. An index of pandas without a name is left out.
+    An index of pandas without a name is left out.
 
     Raises:
         NATSBridgeError: `INVALID_PAYLOAD_TYPE`, naming the column, for what JSON cannot represent.
     """
+    return _spooled(dataname, "a jsontable", value, write_json)
 
-    def write(reader: pa.RecordBatchReader, spool: IO[bytes]) -> None:
-        names = [name for name in reader.schema.names if not _INDEX.fullmatch(name)]
-        keys = [encode_basestring(name) + ":" for name in names]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"two columns are called {name!r}")
-        separator = "["
-        for batch in reader:
-            for start in range(0, batch.num_rows, ROWS):
-                piece = batch.slice(start, ROWS)
-                columns = [_column(name, piece.column(name)) for name in names]
-                for key, column in zip(keys, columns, strict=True):
-                    column[:] = [key + text for text in column]
-                rows = zip(*columns, strict=True) if columns else [()] * piece.num_rows
-                text = ",".join(["{" + ",".join(row) + "}" for row in rows])
-                spool.write((separator + text).encode())
-                separator = ","
-        spool.write(b"[]" if separator == "[" else b"]")
 
-    return _spooled(dataname, "a jsontable", value, write)
+def write_json(reader: pa.RecordBatchReader, sink: IO[bytes], separator: str = ",") -> None:
+    """Write rows as a JSON list of objects, with `separator` between them.
+
+    Missing values and NaN become null; dates and times ISO 8601 text, in UTC where they have a time
+    zone; decimals numbers; structs objects.
+
+    Raises:
+        ValueError, pa.ArrowException: for what JSON cannot represent.
+    """
+    kept = [i for i, name in enumerate(reader.schema.names) if not _INDEX.fullmatch(name)]
+    names = [reader.schema.names[i] for i in kept]
+    written = 0
+    sink.write(b"[")
+    for batch in reader:
+        for start in range(0, batch.num_rows, ROWS):
+            piece = batch.slice(start, ROWS)
+            rows = _objects(names, [piece.column(i) for i in kept], piece.num_rows)
+            sink.write(((separator if written else "") + separator.join(rows)).encode())
+            written += len(rows)
+    sink.write(b"]")
 
 
 def _column(name: str, column: pa.Array) -> list[str]:
     """Return a column's values as JSON text."""
     try:
-        text = _text_of(column.type)
-        if text is None:
-            raise ValueError(f"JSON has nothing like {column.type}")
-        values = _plain(column).to_pylist()
-        return ["null" if value is None else text(value) for value in values]
+        return _texts(column)
     except (pa.ArrowException, ValueError) as e:
         raise ValueError(f"column {name!r}: {e}") from e
 
 
-def _plain(column: pa.Array) -> pa.Array:
-    """Return a column in a type whose values have a text."""
-    kind = column.type
+def _texts(array: pa.Array) -> list[str]:
+    """Return values as JSON text; those of lists and structs are made of their parts'."""
+    kind = array.type
     if isinstance(kind, pa.BaseExtensionType):
-        return _plain(column.storage)
+        return _texts(array.storage)
     if pa.types.is_dictionary(kind):
-        values = column.dictionary
+        values = array.dictionary
         if pa.types.is_string_view(values.type):  # which pyarrow cannot pick from
             values = values.cast(pa.large_string())
-        return _plain(pa.DictionaryArray.from_arrays(column.indices, values).dictionary_decode())
+        return _texts(pa.DictionaryArray.from_arrays(array.indices, values).dictionary_decode())
+    if pa.types.is_struct(kind):
+        rows = _objects([field.name for field in kind], array.flatten(), len(array))
+        valid = array.is_valid().to_pylist()
+        return [row if there else "null" for row, there in zip(rows, valid, strict=True)]
+    if any(is_list(kind) for is_list in _LISTS):
+        parts = iter(_texts(array.flatten()))
+        lengths = array.value_lengths().to_pylist()
+        return ["null" if n is None else f"[{','.join(islice(parts, n))}]" for n in lengths]
+    text = _text_of(kind)
+    return ["null" if value is None else text(value) for value in _plain(array).to_pylist()]
+
+
+def _objects(names: list[str], columns: list[pa.Array], count: int) -> list[str]:
+    """Return rows as JSON objects."""
+    if not columns:
+        return ["{}"] * count
+    texts = []
+    for name, column in zip(names, columns, strict=True):
+        if names.count(name) > 1:
+            raise ValueError(f"two columns are called {name!r}")
+        key = encode_basestring(name) + ":"
+        texts.append([key + text for text in _column(name, column)])
+    return ["{" + ",".join(row) + "}" for row in zip(*texts, strict=True)]
+
+
+def _plain(array: pa.Array) -> pa.Array:
+    """Return an array in a type whose values have a text."""
+    kind = array.type
     if pa.types.is_timestamp(kind):
         # The same instants without their zone, so that no database of time zones is needed.
-        return column.view(pa.timestamp(kind.unit)).cast(pa.string())
+        return array.view(pa.timestamp(kind.unit)).cast(pa.string())
     if pa.types.is_date(kind) or pa.types.is_time(kind):
-        return column.cast(pa.string())
-    return column.cast(pa.float32()) if pa.types.is_float16(kind) else column
+        return array.cast(pa.string())
+    return array.cast(pa.float32()) if pa.types.is_float16(kind) else array
 
 
-def _text_of(kind: pa.DataType) -> Callable[[Any], str] | None:
-    """Return what makes JSON text of a value of a column that was made `_plain`."""
+def _text_of(kind: pa.DataType) -> Callable[[Any], str]:
+    """Return what makes JSON text of a value of an array that was made `_plain`."""
     types = pa.types
-    if isinstance(kind, pa.BaseExtensionType):
-        return _text_of(kind.storage_type)
-    if types.is_dictionary(kind):
-        return _text_of(kind.value_type)
     if types.is_timestamp(kind):
         zone = "" if kind.tz is None else "Z"
         return lambda value: f'"{value.replace(" ", "T")}{zone}"'
@@ -195,11 +221,11 @@ def _text_of(kind: pa.DataType) -> Callable[[Any], str] | None:
         return _float_text
     if types.is_decimal(kind):
         return _decimal_text
-    if types.is_integer(kind):
+    if types.is_integer(kind) or types.is_null(kind):
         return str
     if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
         return encode_basestring
-    return str if types.is_null(kind) else None
+    raise ValueError(f"JSON has nothing like {kind}")
 
 
 def _float_text(value: float) -> str:

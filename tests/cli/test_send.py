@@ -333,4 +333,4 @@ def test_a_stream_of_parquet_keeps_its_types(natsbridge: Runner, inbox: Any, fil
     ).ended()
     first, second = inbox(file_url)["payloads"]
     assert first[1].schema.equals(table.schema)
-    assert second[1] == [{"when": "2026-01-02 03:04:05", "nan": None, "list": [1, 2]}]
+    assert second[1] == [{"when": "2026-01-02T03:04:05.000000", "nan": None, "list": [1, 2]}]

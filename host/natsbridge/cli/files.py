@@ -41,9 +41,8 @@ TABLE_FORMATS = ("parquet", "csv", "arrow", "json")
 TABLE_LEAST = 64 << 20
 #: Cells of a table that rows with different columns may leave empty.
 MANY = 1 << 20
-#: Bytes of any value on its way to JSON, and rows that go there at a time.
+#: Bytes of any value on its way to JSON.
 CELL = 16
-PART = 1000
 
 
 def _split(argument: str) -> tuple[Path, str]:
@@ -101,8 +100,6 @@ def read_table(argument: str) -> Item:
                 INVALID_ARGUMENT,
                 f"{path} is no table that can be read: use .csv, .parquet, .arrow or .json",
             )
-        if kind == "jsontable" and isinstance(value, pa.Table):
-            value = rows(value)
     except (
         *(OSError, ValueError, TypeError, ArithmeticError),
         *(RecursionError, AttributeError, pa.ArrowException),
@@ -119,19 +116,6 @@ def _read_arrow(path: Path) -> pa.Table:
         except pa.ArrowInvalid:
             source.seek(0)
             return pa.ipc.open_stream(source).read_all()
-
-
-def rows(table: pa.Table) -> list[dict[str, Any]]:
-    """Return a table's rows as JSON can carry them: dates as text, what is no number as null.
-
-    Raises:
-        ValueError: where two columns have one name.
-    """
-    if len(set(table.column_names)) < table.num_columns:
-        raise ValueError("two columns have one name")
-    text = json.dumps(table.to_pylist(), default=str)
-    result: list[dict[str, Any]] = json.loads(text, parse_constant=lambda _: None)
-    return result
 
 
 def _table_of(values: list[dict[str, Any]]) -> pa.Table:
@@ -203,15 +187,6 @@ def _check_size(table: pa.Table, form: str, limit: int) -> None:
         raise NATSBridgeError(PAYLOAD_TOO_LARGE, text)
 
 
-def _json_bytes(table: pa.Table) -> bytes:
-    """Return a table as a JSON list, made a part at a time: as Python objects it is large."""
-    parts = []
-    for start in range(0, table.num_rows, PART):
-        text = json.dumps(rows(table.slice(start, PART)), ensure_ascii=False, indent=1)
-        parts.append(text[1:-2].encode())  # without the brackets
-    return b"[" + b",".join(parts) + b"\n]\n"
-
-
 def _without_views(table: pa.Table) -> pa.Table:
     """Return a table, such as polars makes, with texts that CSV can be written of."""
     for i, field in enumerate(table.schema):
@@ -247,7 +222,7 @@ def table_bytes(table: pa.Table, form: str, limit: int | None = None) -> bytes:
             with pa.ipc.new_stream(sink, table.schema) as writer:
                 writer.write_table(table)
         else:
-            return _json_bytes(table)
+            arrow.write_json(table.to_reader(), sink, ",\n")
     except (pa.ArrowException, ValueError, TypeError, ArithmeticError) as e:
         raise NATSBridgeError(
             INVALID_PAYLOAD_TYPE,
