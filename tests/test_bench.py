@@ -63,7 +63,7 @@ def test_a_short_run_of_the_desktop_has_every_row_and_loses_nothing() -> None:
     rows = [line for line in text.splitlines() if line.endswith((" ok", "below goal"))]
     assert [row[:25].rstrip() for row in rows[:-1]] == DESKTOP
     assert all(float(row[46:52]) > 0 for row in rows[:-1])
-    assert "500 messages of 1 KB: 500 arrived, 500 as sent" in text
+    assert "500 messages of 1 KB to one `natsbridge receive`:\n500 arrived, 500 as sent" in text
     assert rows[-1].endswith("msg/s: ok")
 
 

@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -26,7 +27,7 @@ import nats
 
 import natsbridge
 from natsbridge.client import Connection
-from stage import ROOT, ToolError, nats_server, process, run_bench
+from stage import ToolError, device, nats_server, process, run_bench
 
 #: Bytes of a payload, messages in a round, and what share of plain nats-py's rate is the goal.
 DIRECT = ((100, 400, 0.5), (10_000, 300, 0.55), (400_000, 30, 0.6))
@@ -36,6 +37,8 @@ LINK_GOAL = 0.9
 WINDOW = 2 << 20
 SENDERS = 100
 PATIENCE_S = 60
+#: What shows whether a receiver listens.
+PROBE = ("probe", "", "text")
 
 Step = Callable[[], Awaitable[object]]
 
@@ -176,34 +179,66 @@ async def link(nc: Connection, file_url: str, source: Path, inbox: Path) -> tupl
     return up, down
 
 
-async def many(url: str, count: int) -> tuple[int, int, float]:
-    """Many senders at once: how many messages arrived, how many of them whole, in which time."""
-    command = [sys.executable, str(ROOT / "tools" / "bench_senders.py")]
-    command += ["bench.many", str(SENDERS), str(count)]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+async def many(url: str, folder: Path, count: int) -> tuple[int, int, float]:
+    """Many devices send to one `natsbridge receive` at once.
+
+    Returns:
+        How many messages it received, how many of them as they were sent, and the seconds.
+    """
+    command = [sys.executable, "-m", "natsbridge", "receive", "bench.many", "--json"]
     environment = {**os.environ, "NATS_URL": url}
-    seen = set()
-    arrived = 0
-    async with (
-        await natsbridge.connect(url) as nc,
-        await nc.subscribe("bench.many") as sub,
-        process(*command, env=environment, **pipes) as child,
-    ):
-        assert child.stdout is not None
-        assert child.stdin is not None
-        if await asyncio.wait_for(child.stdout.readline(), PATIENCE_S) != b"ready\n":
-            raise ToolError("the senders did not start")
-        child.stdin.write(b"go\n")
+    async with contextlib.AsyncExitStack() as running:
+        nc = await running.enter_async_context(await natsbridge.connect(url))
+        receiver = await running.enter_async_context(
+            process(*command, cwd=folder, env=environment, stdout=subprocess.PIPE)
+        )
+        await until_it_receives(nc, receiver)
+        devices = [
+            await running.enter_async_context(
+                device("bench_sender_device", "64K", url, "", str(i), "bench.many", str(count))
+            )
+            for i in range(SENDERS)
+        ]
+        for sender in devices:
+            assert sender.stdout is not None
+            said = await asyncio.wait_for(sender.stdout.readline(), PATIENCE_S)
+            if said != b"ready\n":
+                raise ToolError(f"a device did not start: {said.decode()}")
         start = last = time.perf_counter()
-        while arrived < SENDERS * count and (msg := await sub.next(10)):
-            env = await natsbridge.smartreceive(msg)
-            arrived += 1
-            (_, reading, _), (_, block, _) = env["payloads"]
-            if block == bytes(1024):
-                seen.add((reading["device"], reading["number"]))
+        await nc.publish("bench.go", b"")
+        sent = {(f"device-{i}", n) for i in range(SENDERS) for n in range(count)}
+        seen: list[tuple[str, int]] = []
+        while len(seen) < len(sent) and (record := await next_record(receiver)):
+            if record["payloads"][0]["dataname"] == PROBE[0]:
+                continue
             last = time.perf_counter()
-        await asyncio.wait_for(child.wait(), PATIENCE_S)
-    return arrived, len(seen), last - start
+            reading, block = (folder / "received" / p["file"] for p in record["payloads"])
+            if block.read_bytes() == bytes(1024):
+                seen.append((record["sender_name"], json.loads(reading.read_text())["number"]))
+        receiver.send_signal(signal.SIGINT)
+        await asyncio.wait_for(receiver.wait(), PATIENCE_S)
+    return len(seen), len(sent & set(seen)), last - start
+
+
+async def until_it_receives(nc: Connection, receiver: asyncio.subprocess.Process) -> None:
+    """Send to it until something arrives."""
+    first = asyncio.create_task(next_record(receiver))
+    while not first.done():
+        await natsbridge.smartsend("bench.many", [PROBE], nats_connection=nc)
+        await asyncio.wait({first}, timeout=1)
+    if not first.result():
+        raise ToolError("natsbridge receive did not start")
+
+
+async def next_record(receiver: asyncio.subprocess.Process) -> dict[str, Any]:
+    """What it says of the next message that it received; empty: no more come."""
+    assert receiver.stdout is not None
+    try:
+        line = await asyncio.wait_for(receiver.stdout.readline(), PATIENCE_S)
+    except asyncio.TimeoutError:
+        return {}
+    record: dict[str, Any] = json.loads(line or "{}")
+    return record
 
 
 def row(title: str, unit: str, other: list[float], ours: list[float], goal: float) -> None:
@@ -237,13 +272,14 @@ async def bench(rounds: int, quick: bool) -> None:
                 plain, ours = await direct(url, size, some, rounds)
                 row(f"direct {size:,} B", "msg/s", plain, ours, goal)
             await links(url, file_url, folder, inbox, (rounds + 1) // 2, quick)
-            count = 5 if quick else 100
-            arrived, whole, seconds = await many(url, count)
+            count = 5 if quick else 50
+            arrived, whole, seconds = await many(url, folder, count)
             sent = SENDERS * count
+            verdict = "ok" if arrived == whole == sent else "some are lost"
             print(
-                f"\n{SENDERS} senders at once, {sent:,} messages of 1 KB: {arrived:,} arrived,"
-                f" {whole:,} as sent;\n{arrived / seconds:,.0f} msg/s:"
-                f" {'ok' if arrived == whole == sent else 'some are lost'}"
+                f"\n{SENDERS} devices (unix port) send {sent:,} messages of 1 KB to one `natsbridge"
+                f" receive`:\n{arrived:,} arrived, {whole:,} as sent,"
+                f" {arrived / seconds:,.0f} msg/s: {verdict}"
             )
 
 

@@ -80,17 +80,21 @@ def safe_name(dataname):
 
 
 def unique(folder, name):
-    """A path in `folder` that does not exist yet: name.ext, name-1.ext, name-2.ext, ..."""
+    """A path in `folder` that does not exist yet: name.ext, name-1.ext, name-2.ext, ...
+
+    By doubling and halving: each look at a flash's folder reads it.
+    """
     stem, ext = _split(name)
-    n = 0
-    path = "%s/%s" % (folder, name)
-    while True:
+    taken, free = -1, 1 << 29
+    while free - taken > 1:
+        n = min(2 * taken + 2, (taken + free) // 2)
+        path = "%s/%s%s%s" % (folder, stem, "-%d" % n if n else "", ext)
         try:
             os.stat(path)
+            taken = n
         except OSError:
-            return path
-        n += 1
-        path = "%s/%s-%d%s" % (folder, stem, n, ext)
+            free, found = n, path
+    return found
 
 
 def _split(name):

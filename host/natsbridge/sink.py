@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -148,18 +149,20 @@ class FileTarget(Target):
         stem, dot, extension = self._name.rpartition(".")
         if not stem:
             stem, dot, extension = self._name, "", ""
-        number = 0
+
+        def path(number: int) -> Path:
+            return self._folder / f"{stem}{f'-{number}' if number else ''}{dot}{extension}"
+
+        number = _first_free(lambda number: os.path.lexists(path(number)))
         try:
             while True:
-                suffix = f"-{number}" if number else ""
-                final = self._folder / f"{stem}{suffix}{dot}{extension}"
                 try:
-                    _rename_new(self._part, final)
-                except FileExistsError:
+                    _rename_new(self._part, path(number))
+                except FileExistsError:  # somebody else was faster
                     number += 1
                     continue
-                self._final = final
-                return str(final)
+                self._final = path(number)
+                return str(self._final)
         except OSError as e:
             raise self._failed(e) from e
 
@@ -167,6 +170,22 @@ class FileTarget(Target):
         """Remove the file."""
         self._file.close()
         (self._final or self._part).unlink(missing_ok=True)
+
+
+def _first_free(taken: Callable[[int], bool]) -> int:
+    """Return a number that is free; the first one, where none below it are.
+
+    By doubling and halving: of a sensor's hundred thousandth file, not each one before it is asked
+    for.
+    """
+    low, high = -1, sys.maxsize
+    while high - low > 1:
+        number = min(2 * low + 2, (low + high) // 2)
+        if taken(number):
+            low = number
+        else:
+            high = number
+    return high
 
 
 def _rename_new(old: Path, new: Path) -> None:

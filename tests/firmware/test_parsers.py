@@ -8,12 +8,15 @@ import io
 import itertools
 import json
 import math
+import os
 import random
 import re
 import string
 import types
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from hypothesis import given, settings
@@ -483,3 +486,20 @@ def test_patterns_match_as_on_the_host(pattern: list[str], subject: list[str]) -
 )
 def test_file_names_are_those_of_the_host(name: str) -> None:
     assert files.safe_name(name) == host_sink.safe_name(name)
+
+
+def test_the_next_of_many_files_of_one_name_is_found_with_few_looks(tmp_path: Path) -> None:
+    for number in range(300):
+        assert files.unique(str(tmp_path), "a.csv") == str(
+            tmp_path / (f"a-{number}.csv" if number else "a.csv")
+        )
+        (tmp_path / (f"a-{number}.csv" if number else "a.csv")).touch()
+    looks = []
+
+    def stat(path: str) -> None:
+        looks.append(path)
+        os.lstat(path)
+
+    with mock.patch.object(os, "stat", stat):
+        assert files.unique(str(tmp_path), "a.csv") == str(tmp_path / "a-300.csv")
+    assert len(looks) < 20

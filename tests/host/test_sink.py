@@ -62,6 +62,22 @@ class TestFiles:
             names.append(Path(target.commit()).name)
         assert names == ["a.tar.gz", "a.tar-1.gz", "a.tar-2.gz"]
 
+    def test_the_next_of_many_files_of_one_name_is_found_with_few_looks(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        looks: list[str] = []
+
+        def taken(path: Path) -> bool:
+            looks.append(path.name)
+            number = int(path.stem.partition("-")[2] or 0)
+            return number < 100_000
+
+        monkeypatch.setattr(os.path, "lexists", taken)
+        assert Path(sink.FileTarget(tmp_path, "a.csv").commit()).name == "a-100000.csv"
+        assert len(looks) < 40
+        # Where somebody else is faster, the one after it.
+        assert Path(sink.FileTarget(tmp_path, "a.csv").commit()).name == "a-100001.csv"
+
     def test_a_discarded_file_is_gone_before_and_after_commit(self, tmp_path: Path) -> None:
         first, second = sink.FileTarget(tmp_path, "a"), sink.FileTarget(tmp_path, "b")
         second.commit()
