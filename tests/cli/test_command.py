@@ -188,6 +188,16 @@ def test_shell_completion(bare: Runner) -> None:
     assert run.out.strip() == "plain,csv"
 
 
+def test_the_completion_that_readme_names(bare: Runner) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    [line] = re.findall(r'`(eval "\$\(_NATSBRIDGE_COMPLETE.*?\)")`', readme)
+    environ = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    shell = ("bash", "--norc", "-c")
+    run = bare(f"{line}; complete -p natsbridge", line=shell, environ=environ).ended()
+    assert run.out.endswith("natsbridge\n")
+    assert "-F _natsbridge_completion" in run.out
+
+
 def test_it_is_installed_as_a_command(natsbridge: Runner) -> None:
     command = Path(sys.executable).with_name("natsbridge")
     done = subprocess.run([command, "--version"], capture_output=True, text=True, timeout=40)
