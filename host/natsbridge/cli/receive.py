@@ -165,8 +165,7 @@ class _Receiver:
                 nack=self.nack,
                 on_progress=bars,
             )
-            envelope = read_envelope(msg.data)
-            record = await in_thread(self._save, env, envelope)
+            record = await in_thread(self._save, env, msg.data)
             self._show(msg, record, time.monotonic() - begun)
         except NATSBridgeError as e:
             e.message = f"{_as_options(e.message)} (a message on {msg.subject})"
@@ -181,7 +180,7 @@ class _Receiver:
         self.failed += 1
         self.out.fail(e)
 
-    def _save(self, env: dict[str, Any], envelope: Envelope) -> dict[str, Any]:
+    def _save(self, env: dict[str, Any], message: bytes) -> dict[str, Any]:
         """Save what is not in the folder yet, and the envelope, which is returned."""
         saved: list[Path] = []
         for name, data, kind in env["payloads"]:
@@ -192,7 +191,7 @@ class _Receiver:
             else:
                 saved.append(save(self.folder, *value_file(name, data, kind, self.tables)))
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-        record = _record(env, envelope, saved)
+        record = _record(env, read_envelope(message), saved)
         text = json.dumps(record, ensure_ascii=False, indent=1)
         name = f"{stamp}-{env['msg_id'][:8]}.envelope.json"
         save(self.folder, name, text.encode(errors="replace"))
