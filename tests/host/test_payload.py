@@ -11,7 +11,9 @@ import tracemalloc
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pandas
+import polars
 import pyarrow as pa  # type: ignore[import-untyped]
 import pytest
 
@@ -172,7 +174,17 @@ class Capsule:
         return TABLE.__arrow_c_stream__(requested_schema)
 
 
+FRAMES = [polars.from_arrow(TABLE), duckdb.from_arrow(TABLE), TABLE.to_pandas()]
+
+
 class TestArrow:
+    @pytest.mark.parametrize("value", FRAMES, ids=lambda value: type(value).__module__)
+    def test_what_data_people_have_is_sent(self, value: Any) -> None:
+        for kind in ("arrowtable", "jsontable"):
+            received = round_trip(value, kind)
+            rows = received if kind == "jsontable" else received.to_pylist()
+            assert rows == TABLE.to_pylist()
+
     @pytest.mark.parametrize(
         "value", [TABLE, TABLE.to_batches()[0], TABLE.to_reader(), Capsule()], ids=type
     )
