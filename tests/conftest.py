@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -26,6 +27,12 @@ from proxy import TlsProxy
 NATS_SERVER = str(Path(sys.executable).with_name("nats-server"))
 #: Seconds for a server to come up.
 START_S = 10
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let Ctrl-C reach the commands that are tested, where a shell has a job ignore it (`&`)."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
