@@ -353,6 +353,26 @@ def received_errors_response() -> None:
         [],
         fields={"error": {"code": "X", "message": "", "details": {}}},
     )
+    longest = {"code": "@c@", "message": "@m@", "details": {"k": "@d@"}}
+    ok(
+        "error-at-its-limits",
+        "each has its own limit, also all of them together",
+        splice(
+            compact({"error": longest}),
+            c=repeat("c", 1024),
+            m=repeat("m", 1024),
+            d=repeat("d", 4088),
+        ),
+        [],
+        fields={"error": {"code": "c" * 1024, "message": "m" * 1024, "details": {"k": "d" * 4088}}},
+    )
+    ok(
+        "error-long-unknown-key",
+        "an unknown key's value has no limit",
+        splice('{"error":{"x":"@x@","code":"X"}}', x=repeat("x", 5000)),
+        [],
+        fields={"error": {"code": "X", "message": "", "details": {}}},
+    )
 
 
 def received_limits() -> None:

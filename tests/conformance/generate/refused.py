@@ -133,6 +133,13 @@ def refused_duplicates() -> None:
         INVALID,
         '{"error":{"code":"X"},"error":{"code":"X"}}',
     )
+    for key, value in {"code": '"X"', "message": '"a"', "details": "{}"}.items():
+        bad(
+            f"duplicate-error-{key}",
+            "a known key appears once",
+            INVALID,
+            f'{{"error":{{"code":"X","message":"a","details":{{}},"{key}":{value}}}}}',
+        )
     for key, value in direct().items():
         bad(
             f"duplicate-payload-{key}",
