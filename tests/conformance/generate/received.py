@@ -312,6 +312,21 @@ def received_numbers() -> None:
         '{"x":[1e400,-0,' + longest + '],"payloads":[]}',
         [],
     )
+    ok(
+        "unknown-number-in-payload-metadata",
+        "an unknown key's number needs only be well formed",
+        wire(direct(metadata=["@"])).replace('["@"]', '{"x":1e400}'),
+        [HELLO],
+    )
+    for name, number in {"exponent": "1e2", "short-exponent": "1e-7", "capital": "1E2"}.items():
+        ok(
+            f"json-number-{name}",
+            "size counts numbers as the sender spells them",
+            wire(
+                direct(b"", "dictionary", encoding="json", data=["@"], size=len(number) + 2)
+            ).replace('["@"]', f"[{number}]"),
+            [["msg", {"json": [float(number)]}, "dictionary"]],
+        )
 
 
 def received_errors_response() -> None:

@@ -399,6 +399,13 @@ def refused_payloads() -> None:
         INTEGRITY,
         wire(direct(b"", "dictionary", encoding="json", data={"a": 1}, size=6)),
     )
+    spelled = wire(direct(b"", "dictionary", encoding="json", data=["@"], size=5))
+    bad(
+        "json-number-longer-than-size",
+        "size counts numbers as the sender spells them",
+        INTEGRITY,
+        spelled.replace('["@"]', "[1.50]"),
+    )
     bad(
         "json-text-longer-than-size",
         "size limits the text",
