@@ -312,6 +312,32 @@ def received_numbers() -> None:
         '{"x":[1e400,-0,' + longest + '],"payloads":[]}',
         [],
     )
+    twice = '{"a":1,"a":2}'
+    ok(
+        "keys-twice-in-a-dictionary",
+        "of equal keys in the application's objects, the last counts",
+        wire(direct(twice, "dictionary")),
+        [["msg", {"json": {"a": 2}}, "dictionary"]],
+    )
+    ok(
+        "keys-twice-in-metadata",
+        "of equal keys in the application's objects, the last counts",
+        wire(direct(), metadata=["@"]).replace('["@"]', twice),
+        [HELLO],
+        fields={"metadata": {"a": 2}},
+    )
+    ok(
+        "keys-twice-unknown",
+        "unknown keys are skipped with whatever they hold",
+        wire(direct()).replace("{", f'{{"x":{twice},"x":1,', 1),
+        [HELLO],
+    )
+    ok(
+        "direct-other-sha256",
+        "in a direct payload it has no effect",
+        wire(direct(metadata={"sha256": "0" * 64, "removable": True})),
+        [HELLO],
+    )
     ok(
         "unknown-number-in-payload-metadata",
         "an unknown key's number needs only be well formed",
@@ -368,6 +394,14 @@ def received_errors_response() -> None:
         [],
         fields={"error": {"code": "X", "message": "", "details": {}}},
     )
+    ok(
+        "error-null-payloads",
+        "null is absence",
+        '{"payloads":null,"error":{"code":"X"}}',
+        [],
+        fields={"error": {"code": "X", "message": "", "details": {}}},
+    )
+    ok("error-null", "null is absence", wire(direct(), error=None), [HELLO])
     longest = {"code": "@c@", "message": "@m@", "details": {"k": "@d@"}}
     ok(
         "error-at-its-limits",

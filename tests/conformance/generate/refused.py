@@ -399,6 +399,13 @@ def refused_payloads() -> None:
         INTEGRITY,
         wire(direct(b"", "dictionary", encoding="json", data={"a": 1}, size=6)),
     )
+    for name, metadata in {"sha256": {"sha256": "0"}, "removable": {"removable": 1}}.items():
+        bad(
+            f"direct-bad-{name}",
+            "it has its type in a direct payload too",
+            INVALID,
+            wire(direct(metadata=metadata)),
+        )
     spelled = wire(direct(b"", "dictionary", encoding="json", data=["@"], size=5))
     bad(
         "json-number-longer-than-size",

@@ -49,7 +49,7 @@ export async function upload(base, dataname, bytes, removable) {
 
 async function answerOf(url, request) {
   const answer = await fetch(url, { ...request, redirect: "error", cache: "no-store" });
-  if (!answer.ok) throw new Error(`${url} answered ${answer.status}`);
+  if (answer.status !== 200) throw new Error(`${url} answered ${answer.status}`);
   return answer.json();
 }
 
