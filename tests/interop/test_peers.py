@@ -209,6 +209,17 @@ def test_an_answer_without_payloads(js: JsPeer, side: Firmware | Host) -> None:
     assert {key: result["fields"][key] for key in fields} == fields
 
 
+def test_a_page_of_another_origin_is_not_let_in(js: JsPeer, file_url: str) -> None:
+    """Why the page's server has the file server behind it: as Plik, ours sends no CORS headers."""
+    options = {"fileserver_url": file_url, "size_threshold": 0, "fallback_direct": False}
+    data = [["a", {"text": "a"}, "text"]]
+    sent = js.ask(do="send", subject="peers.nobody", data=data, options=options)
+    if js.name == "browser":
+        assert sent["error"] == "UPLOAD_FAILED"
+    else:
+        assert sent["sent"][0][1]["transport"] == "link"
+
+
 @pytest.mark.parametrize("to", ["name", "id", "another", "all"])
 def test_only_whom_a_file_is_for_deletes_it(
     js: JsPeer, side: Firmware | Host, file_server: FileServerProcess, to: str

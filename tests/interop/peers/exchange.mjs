@@ -43,6 +43,7 @@ export async function send(peer, subject, data, options = {}) {
 
   try {
     const most = peer.nc.info.max_payload;
+    // What could not be uploaded goes with the message, if that fits.
     let failure;
     for (const payload of payloads.filter(({ bytes }) => bytes.length >= threshold)) {
       await toLink(payload).catch((e) => {
