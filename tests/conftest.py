@@ -22,6 +22,7 @@ import pytest_asyncio
 from certificates import Certificates
 from command import Broker, Runner
 from device import ROUGH
+from jspeers import JsPeer, start
 from proxy import TlsProxy
 
 NATS_SERVER = str(Path(sys.executable).with_name("nats-server"))
@@ -78,6 +79,17 @@ class NatsServer:
 
     def __exit__(self, *exc: object) -> None:
         self.stop()
+
+
+class WebSocketServer(NatsServer):
+    """A nats-server that browsers reach too, at `websocket`."""
+
+    def __init__(self, folder: Path) -> None:
+        config = folder / "nats.conf"
+        config.write_text('websocket { host: "127.0.0.1", port: -1, no_tls: true }')
+        super().__init__(folder, "-c", str(config))
+        (ports,) = folder.glob("*.ports")
+        self.websocket: str = json.loads(ports.read_text())["websocket"][0]
 
 
 def free_ports(n: int) -> list[int]:
@@ -153,6 +165,27 @@ def file_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FileServer
 def file_url(file_server: FileServerProcess) -> str:
     """Where the shared file server listens."""
     return file_server.url
+
+
+@pytest.fixture(scope="session")
+def web_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebSocketServer]:
+    """A nats-server with a WebSocket."""
+    server = WebSocketServer(tmp_path_factory.mktemp("nats"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session", params=["node", "browser"])
+def js(
+    request: pytest.FixtureRequest,
+    web_broker: WebSocketServer,
+    file_url: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[JsPeer]:
+    """The peers in JavaScript, one after the other."""
+    folder = tmp_path_factory.mktemp(request.param)
+    with start(request.param, web_broker, file_url, folder) as peer:
+        yield peer
 
 
 @pytest.fixture(scope="session")
