@@ -149,7 +149,7 @@ large = nc.subscribe("large")
 print(nc.url)
 seen = []
 held = None
-while len(seen) < 600 and not (said() and len(seen) > 500):
+while not (said() and len(seen) > 500):
     if sys.argv[2] == "poll":
         msg = nc.next(0) if nc.poll() else time.sleep_ms(1)
     else:
