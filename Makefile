@@ -13,7 +13,7 @@ MPY := $(FIRMWARE:%.py=build/%.mpy)
 PEERS := build/peers/.ready
 DEVICE := $(patsubst %.py,build/%.mpy,$(wildcard tools/*_device.py))
 
-.PHONY: help demo test test-long test-rough lint firmware footprint tls bench clean
+.PHONY: help demo test test-long test-fleet test-rough lint firmware footprint tls bench clean
 .DELETE_ON_ERROR:
 
 help:
@@ -31,6 +31,9 @@ test: $(MPY) $(DEVICE) $(PEERS)  ## all tests, under ten minutes
 
 test-long: $(MPY)  ## the tests that take minutes: a device that runs long, large files
 	@$(BIN)/python -m pytest -q -m long
+
+test-fleet: $(MPY)  ## brokers that come and go, and 200 devices at once; NATSBRIDGE_FLEET=500
+	@$(BIN)/python -m pytest -q -m fleet
 
 # Those that start a device; at every byte, those that are done in seconds then.
 DEVICE_TESTS := tests/firmware tests/interop tests/conformance/test_vectors_firmware.py
