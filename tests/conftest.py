@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import random
 import select
 import signal
 import socket
@@ -93,10 +94,19 @@ class WebSocketServer(NatsServer):
 
 
 def free_ports(n: int) -> list[int]:
-    """Return ports that nobody listens on."""
+    """Return ports that nobody listens on, and to which a server can come back.
+
+    They are below those that the system gives to outgoing connections: a client that tries one
+    of these again and again while nobody listens meets itself there in the end, and stays.
+    """
     with contextlib.ExitStack() as stack:
-        listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(n)]
-        return [listener.getsockname()[1] for listener in listeners]
+        ports: list[int] = []
+        while len(ports) < n:
+            port = random.randrange(10_000, 32_000)
+            with contextlib.suppress(OSError):
+                stack.enter_context(socket.create_server(("127.0.0.1", port)))
+                ports.append(port)
+        return ports
 
 
 @contextlib.contextmanager

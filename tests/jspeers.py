@@ -12,6 +12,7 @@ import select
 import shutil
 import signal
 import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ from natsbridge import NATSBridgeError, sync
 SOURCES = Path(__file__).parent / "interop" / "peers"
 #: Where `make test-peers` puts the packages from npm.
 PACKAGES = Path(__file__).parents[1] / "build" / "npm" / "node_modules"
-NODE = "node"
+NODE = str(Path(sys.executable).with_name("node"))
 CHROMIUM = os.environ.get("CHROMIUM", "chromium")
 #: Seconds for a program to come up: a browser on a busy machine takes its time.
 START_S = 60
