@@ -9,11 +9,13 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from conftest import NatsServer, free_ports
 from device import MICROPYTHON, compiled
 from natsbridge import sync
 
@@ -345,3 +347,53 @@ def test_a_pause_is_made_once(slots: Slots) -> None:
     (slots.folder / "pause").touch()
     assert slots.run() == (0, "main: pause\n")
     assert slots.run() == (0, "this is a\n")
+
+
+def test_the_default_program_answers_and_survives_the_broker(tmp_path: Path) -> None:
+    """As it is deployed: the loader, and a slot with everything."""
+    folder = tmp_path / "board"
+    slots = folder / "slots" / "a"
+    shutil.copytree(compiled(), slots)
+    for name in ("board.py", "program.py"):
+        shutil.copy(BOARDS / "shared" / name, slots)
+    (slots / "complete").touch()
+    (folder / "slot").write_text("a")
+    shutil.copy(BOARDS / "shared" / "main.py", folder)
+    [port] = free_ports(1)
+    config = {"name": "b1", "id": "7", "broker": f"nats://127.0.0.1:{port}", "ntp": ""}
+    (folder / "config.json").write_text(json.dumps(config))
+    process = start(folder, folder / "main.py", fakes=False)
+    try:
+        for word in ("before", "after"):  # the broker is not there at first, and goes in between
+            with NatsServer(tmp_path, port=port) as server, sync.connect(server.url) as nc:
+                sub = nc.subscribe("answers")
+                deadline = time.monotonic() + 30
+                ack = None
+                while ack is None and time.monotonic() < deadline:
+                    sent, _ = sync.smartsend(
+                        "b1.command",
+                        [("say", word, "text")],
+                        nats_connection=nc,
+                        reply_to="answers",
+                        sender_id="me",
+                    )
+                    ack = sub.next(0.5)
+                    if ack is not None and not ack.data:  # the broker: nobody listens yet
+                        ack = None
+                assert ack is not None
+                env = sync.smartreceive(ack)
+                assert env["payloads"] == []
+                assert env["msg_purpose"] == "ACK"
+                assert env["sender_name"] == "b1"
+                assert env["receiver_id"] == "me"
+                assert env["reply_to_msg_id"] == sent["msg_id"]
+                assert env["correlation_id"] == sent["correlation_id"]
+                nc.publish("b1.command", b"this is no envelope")
+                nc.flush()
+        assert process.poll() is None
+    finally:
+        process.kill()
+        out = process.communicate()[0]
+    assert "say text before\n" in out
+    assert "INVALID_ENVELOPE" in out
+    assert "say text after\n" in out
