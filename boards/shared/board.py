@@ -11,6 +11,7 @@ Ports without `network` or `machine` (unix) leave out what needs them.
 
 import gc
 import json
+import os
 import sys
 import time
 
@@ -71,7 +72,11 @@ def config():
                 raise ValueError("it names no broker")
             if given.get("wifi") and not given["wifi"].get("ssid"):
                 raise ValueError("wifi has no ssid")
-        except (OSError, ValueError, AttributeError) as e:
+            for key in ("name", "id"):  # they are parts of subjects
+                for c in given.get(key, ""):
+                    if c <= " " or c in "*>":
+                        raise ValueError("%s must not have %r" % (key, c))
+        except (OSError, ValueError, AttributeError, TypeError) as e:
             raise ValueError("config.json can't be used: %s" % (e,))
         c = dict(_DEFAULTS)
         c.update(given)
@@ -122,7 +127,9 @@ def hello(nc):
     nc.flush()
     rtt = time.ticks_diff(time.ticks_ms(), start)
     gc.collect()
-    machine = getattr(sys.implementation, "_machine", None) or sys.platform
+    machine = getattr(sys.implementation, "_machine", None)
+    if not machine:  # MicroPython 1.19
+        machine = os.uname().machine if hasattr(os, "uname") else sys.platform
     value = {
         "board": machine,
         "version": natsbridge.__version__,
@@ -160,7 +167,7 @@ def feed():
 
 def sleep(s, nc=None):
     """Sleep `s` seconds: the watchdog is fed, the Wi-Fi joined again if it was lost, and the
-    connection `nc` looked after."""
+    connection `nc` looked after (see its poll())."""
     left = int(s * 1000)
     now = time.ticks_ms()
     while True:
@@ -204,15 +211,17 @@ def join():
         _wlan = network.WLAN(network.STA_IF)
         _wlan.active(True)
     if _wlan.isconnected() and _wlan.config("essid") == wifi["ssid"]:
-        return
+        return  # as after a soft reset
     # An ESP32 tries again by itself, and then never tells what was wrong.
     _reconnects(0)
     _begin()
     tries = 1
     end = time.ticks_add(time.ticks_ms(), _JOIN)
-    while not _wlan.isconnected():
+    while True:
         feed()
         time.sleep_ms(_NAP)
+        if _wlan.isconnected():
+            break
         status = _wlan.status()
         late = time.ticks_diff(end, time.ticks_ms()) <= 0
         if late or _means(network, status):
@@ -271,6 +280,7 @@ def _set_clock(host):
     global _clock
     if _clock or not host:
         return
+    feed()  # how long the look-up takes can't be bounded from here
     try:
         import ntptime
 
@@ -292,8 +302,8 @@ def _watch(ms):
         return
     try:
         _wdt = WDT(timeout=ms)
-    except ValueError as e:
-        raise ValueError("config.json: watchdog is %s ms: %s" % (ms, e))
+    except (ValueError, TypeError) as e:
+        raise ValueError("config.json: watchdog is %r ms: %s" % (ms, e))
 
 
 def _chip():

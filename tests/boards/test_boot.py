@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from certificates import Certificates
 from conftest import NatsServer, free_ports
 from device import MICROPYTHON, compiled
 from natsbridge import sync
@@ -103,6 +104,39 @@ def test_connect_joins_sets_the_clock_and_says_hello(board: Board, nats_url: str
     assert value["micropython"].count(".") == 2
 
 
+def test_tls_and_a_login_as_config_json_says(
+    board: Board, certificates: Certificates, tmp_path: Path
+) -> None:
+    """ca is a file beside it. Without a name the id is said hello with."""
+    login = 'authorization { user: "b", password: "p" }\n'
+    (tmp_path / "tls.conf").write_text(certificates.nats("timeout: 5") + login)
+    shutil.copy(certificates.ca, board.folder / "ca.pem")
+    with NatsServer(tmp_path, "-c", str(tmp_path / "tls.conf")) as server:
+        board.config.update(
+            broker=[f"tls://127.0.0.1:{server.port}"],
+            name="",
+            user="b",
+            password="p",
+            tls={"ca": "ca.pem"},
+        )
+        program = (
+            "network.script[:] = [3]\n"
+            "nc = board.connect()\n"
+            "sub = nc.subscribe('natsbridge.hello.>')\n"
+            "board.hello(nc)\n"
+            "print(nc.url.split(':')[0], sub.next(5).subject)\n"
+        )
+        assert board.run(program) == ["tls natsbridge.hello.01ab"]
+        board.config["password"] = "q"
+        out = board.run(
+            "network.script[:] = [3]\n"
+            "try:\n    board.connect()\nexcept Exception as e:\n    print(e)\n"
+        )
+    assert len(out) == 1
+    assert out[0].startswith("NATS_CONNECTION_FAILED: ")
+    assert "Authorization Violation" in out[0]
+
+
 @pytest.mark.parametrize(
     ("status", "text", "tries"),
     [
@@ -130,6 +164,18 @@ def test_a_wi_fi_that_can_t_be_joined(board: Board, status: int, text: str, trie
         "print(sum(c[0] == 'connect' for c in network.calls), board.time.now <= 31000)\n"
     )
     assert out == [f"Wi-Fi 'lab': {text}", f"{tries} True"]
+
+
+def test_a_wi_fi_that_is_joined_already_is_left_as_it_is(board: Board) -> None:
+    """As after a soft reset; but not another one."""
+    for ssid, calls in (("lab", 0), ("guests", 1)):
+        out = board.run(
+            f"network.WLAN.status_now = 3\nnetwork.WLAN.ssid = {ssid!r}\n"
+            "network.WLAN.__init__ = lambda self, interface: None\n"
+            "board.join()\nboard.join()\n"
+            "print(sum(c[0] == 'connect' for c in network.calls))\n"
+        )
+        assert out == [str(calls)]
 
 
 def test_one_refusal_is_not_believed(board: Board) -> None:
@@ -185,13 +231,18 @@ def test_the_watchdog_is_fed_while_it_waits_and_sleeps(board: Board) -> None:
     assert out == ["8000", "True True True", "True"]
 
 
-def test_a_watchdog_that_the_port_has_not(board: Board) -> None:
-    board.config["watchdog"] = 9000
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [(9000, "9000 ms: timeout exceeds 8388"), ("8000", "'8000' ms: unsupported types")],
+)
+def test_a_watchdog_that_the_port_has_not(board: Board, value: object, why: str) -> None:
+    board.config["watchdog"] = value
     out = board.run(
         "network.script[:] = [3]\n"
         "try:\n    board.connect()\nexcept ValueError as e:\n    print(e)\n"
     )
-    assert out == ["config.json: watchdog is 9000 ms: timeout exceeds 8388"]
+    assert len(out) == 1
+    assert out[0].startswith(f"config.json: watchdog is {why}")
 
 
 def test_a_port_without_wi_fi_and_watchdog(board: Board) -> None:
@@ -238,6 +289,9 @@ def test_sleep_looks_after_the_connection(board: Board, nats_url: str) -> None:
         ('{"broker": "x", "ssid": "y"}', "nobody reads 'ssid'"),
         ('{"broker": "x", "wifi": {"password": "y"}}', "wifi has no ssid"),
         ('{"broker": "x", "wifi": "y"}', "attribute"),
+        ('{"broker": "x", "name": "my board"}', "name must not have ' '"),
+        ('{"broker": "x", "id": "a>"}', "id must not have '>'"),
+        ('{"broker": "x", "name": 5}', "iterable"),
     ],
 )
 def test_a_config_that_can_t_be_used(board: Board, text: str | None, why: str) -> None:
