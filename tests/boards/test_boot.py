@@ -120,7 +120,7 @@ def test_tls_and_a_login_as_config_json_says(
             tls={"ca": "ca.pem"},
         )
         program = (
-            "network.script[:] = [3]\n"
+            "network.script[:] = [0, 3]\n"
             "nc = board.connect()\n"
             "sub = nc.subscribe('natsbridge.hello.>')\n"
             "board.hello(nc)\n"
@@ -129,7 +129,7 @@ def test_tls_and_a_login_as_config_json_says(
         assert board.run(program) == ["tls natsbridge.hello.01ab"]
         board.config["password"] = "q"
         out = board.run(
-            "network.script[:] = [3]\n"
+            "network.script[:] = [0, 3]\n"
             "try:\n    board.connect()\nexcept Exception as e:\n    print(e)\n"
         )
     assert len(out) == 1
@@ -180,7 +180,7 @@ def test_a_wi_fi_that_is_joined_already_is_left_as_it_is(board: Board) -> None:
 
 def test_one_refusal_is_not_believed(board: Board) -> None:
     out = board.run(
-        "network.script[:] = [1, 202, 1, 3]\n"
+        "network.script[:] = [1, 1, 202, 1, 3]\n"
         "board.join()\n"
         "print(sum(c[0] == 'connect' for c in network.calls))\n"
     )
@@ -190,10 +190,10 @@ def test_one_refusal_is_not_believed(board: Board) -> None:
 def test_a_lost_wi_fi_is_joined_again(board: Board) -> None:
     """While it sleeps, without waiting; and by connect(), which is called again after an error."""
     out = board.run(
-        "network.script[:] = [3]\n"
+        "network.script[:] = [0, 3]\n"
         "nc = board.connect()\n"
         "board._tried = time.ticks_add(time.ticks_ms(), -20000)\n"
-        "board._wlan.status_now = 0\n"
+        "network.script[:] = [0]\n"
         "del network.calls[:]\n"
         "board.sleep(0.2, nc)\n"
         "print(network.calls)\n"
@@ -207,16 +207,61 @@ def test_a_lost_wi_fi_is_joined_again(board: Board) -> None:
     assert out == ["[('connect', 'lab', 'secret')]", "True ['ntp.example']"]
 
 
+def test_the_connection_is_back_after_the_wi_fi(board: Board, tmp_path: Path) -> None:
+    """The broker went too. Nothing is asked of a network that is not there."""
+    [port] = free_ports(1)
+    board.config["broker"] = f"nats://127.0.0.1:{port}"
+    (board.folder / "config.json").write_text(json.dumps(board.config))
+    script = board.folder / "test.py"
+    script.write_text(
+        HEAD + "network.script[:] = [0, 3]\n"
+        "nc = board.connect()\n"
+        "sub = nc.subscribe('b1.x')\n"
+        "nc.publish('ready', b'')\n"
+        "nc.flush()\n"
+        "board._tried = time.ticks_add(time.ticks_ms(), -20000)\n"
+        "del network.calls[:]\n"
+        "network.script[:] = [0] * 20 + [3]\n"
+        "poll = nc.poll\n"
+        "polled = []\n"
+        "nc.poll = lambda: polled.append(len(network.script)) or poll()\n"
+        "for _ in range(200):\n"
+        "    board.sleep(0.1, nc)\n"
+        "    msg = sub.next(0) if polled else None\n"
+        "    if msg:\n"
+        "        print(bytes(msg.data), network.calls, max(polled))\n"
+        "        break\n"
+    )
+    with (
+        NatsServer(tmp_path, port=port) as server,
+        sync.connect(server.url) as nc,
+        nc.subscribe("ready") as ready,
+    ):
+        process = start(board.folder, script)
+        assert ready.next(20) is not None
+    try:
+        with NatsServer(tmp_path, port=port) as server, sync.connect(server.url) as nc:
+            deadline = time.monotonic() + 30
+            while process.poll() is None and time.monotonic() < deadline:
+                nc.publish("b1.x", b"again")
+                time.sleep(0.1)
+            out = process.communicate(timeout=1)[0]
+    finally:
+        process.kill()
+        process.wait()
+    assert out == "b'again' [('connect', 'lab', 'secret')] 1\n"
+
+
 def test_the_clock_may_stay_unset(board: Board) -> None:
     board.config["ntp"] = "nobody.example"
-    out = board.run("network.script[:] = [3]\nboard.connect().close()\nprint('on')\n")
+    out = board.run("network.script[:] = [0, 3]\nboard.connect().close()\nprint('on')\n")
     assert out == ["board: the clock is not set by nobody.example: 116", "on"]
 
 
 def test_the_watchdog_is_fed_while_it_waits_and_sleeps(board: Board) -> None:
     board.config["watchdog"] = 8000
     out = board.run(
-        "network.script[:] = [3]\n"
+        "network.script[:] = [0, 3]\n"
         "also = []\n"
         "nc = board.connect(on_idle=lambda: also.append(1))\n"
         "def fed(what, *arguments):\n"
@@ -238,7 +283,7 @@ def test_the_watchdog_is_fed_while_it_waits_and_sleeps(board: Board) -> None:
 def test_a_watchdog_that_the_port_has_not(board: Board, value: object, why: str) -> None:
     board.config["watchdog"] = value
     out = board.run(
-        "network.script[:] = [3]\n"
+        "network.script[:] = [0, 3]\n"
         "try:\n    board.connect()\nexcept ValueError as e:\n    print(e)\n"
     )
     assert len(out) == 1
@@ -257,7 +302,7 @@ def test_sleep_looks_after_the_connection(board: Board, nats_url: str) -> None:
         (board.folder / "config.json").write_text(json.dumps(board.config))
         script = board.folder / "test.py"
         script.write_text(
-            HEAD + "network.script[:] = [3]\n"
+            HEAD + "network.script[:] = [0, 3]\n"
             "nc = board.connect()\n"
             "sub = nc.subscribe('b1.x')\n"
             "nc.publish('ready', b'')\n"

@@ -87,6 +87,46 @@ def test_the_heap_holds_both_ways_with_tls_and_a_payload(
     assert need <= about["heap"], f"{name} lacks {need - about['heap']:.0f} bytes"
 
 
+#: Sends a payload of that size out of memory and receives it into memory, in a message and by link.
+BOTH_WAYS = """
+import gc, sys
+import board, natsbridge
+n = int(sys.argv[1])
+nc = board.connect()
+sub = nc.subscribe("budget")
+for threshold in (1 << 30, 1) * 3:
+    options = board.options(nc)
+    options["size_threshold"] = threshold
+    natsbridge.smartsend("budget", [("p", bytearray(n), "binary")], **options)
+    data = natsbridge.smartreceive(sub.next(10), **board.options())["payloads"][0][1]
+    print(len(data))
+    data = None
+"""
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "unix"])
+def test_it_runs_in_that_heap(name: str, nats_url: str, file_url: str, tmp_path: Path) -> None:
+    """On the 64-bit port, where the objects have more room, and the payload has none more."""
+    about = board(name)
+    size = about["memory_payload"]
+    code = about["heap"] - size - about["tls_in_heap"]
+    heap = int(code / about["heap_factor"]) + size
+    for path in [*compiled().iterdir(), *compiled(BOARDS / "shared", "").glob("board.mpy")]:
+        (tmp_path / path.name).symlink_to(path)
+    config = {"name": "b", "broker": nats_url, "fileserver_url": file_url, "ntp": ""}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "both.py").write_text(BOTH_WAYS)
+    out = subprocess.run(
+        [MICROPYTHON, "-X", f"heapsize={heap}", "both.py", str(size)],
+        cwd=tmp_path,
+        env={**os.environ, "MICROPYPATH": ".:.frozen"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert out.stdout == f"{size}\n" * 6, out.stdout + out.stderr
+
+
 def on_flash(files: list[int]) -> int:
     """Bytes that a folder takes: its files in whole blocks, and two blocks of its own."""
     return sum(-(-size // BLOCK) * BLOCK for size in files) + 2 * BLOCK

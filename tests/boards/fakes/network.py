@@ -4,7 +4,7 @@ STA_IF = 0
 STAT_WRONG_PASSWORD = 202
 STAT_NO_AP_FOUND = 201
 
-script = []  # what status() gives, one after another; 3: connected; the last one stays
+script = []  # the status each time that it is looked at; 3: connected; the last one stays
 calls = []
 
 
@@ -40,4 +40,4 @@ class WLAN:
         return self.status_now
 
     def isconnected(self):
-        return self.status_now == 3
+        return self.status() == 3
