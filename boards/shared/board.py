@@ -19,16 +19,17 @@ from micropython import const
 
 _JOIN = const(30000)  # ms for joining the Wi-Fi
 _TRIES = const(3)  # a single refusal can be the radio's fault
+_STALE = const(5000)  # ms: an ESP32 tells how the last attempt ended until this one has ended
 _REJOIN = const(15000)  # ms between attempts to join again while something else is done
 _NAP = const(50)  # ms
 
-# Where a port's network has no constant of that name: status() on CYW43 boards (RP2) gives
-# CYW43_LINK_NONET -2 and CYW43_LINK_BADAUTH -3 (cyw43-driver, src/cyw43.h), on an ESP32 the reason
-# of ESP-IDF (wifi_err_reason_t in esp_wifi_types.h), by itself, as 201 and 202 are in network.
-# A wrong password often ends there in a handshake that is never answered: 15, 204.
+# Beside the port's own constants, what status() gives: of a CYW43 (RP2) CYW43_LINK_FAIL -1, NONET -2
+# and BADAUTH -3 (cyw43-driver, src/cyw43.h), of an ESP32 the reason of ESP-IDF (wifi_err_reason_t,
+# esp_wifi_types.h; MicroPython, ports/esp32/network_wlan.c). A wrong password often ends there in a
+# handshake that is never answered: 15, 204.
 _NO_NETWORK = (-2, 201, 210, 211, 212)
 _WRONG_PASSWORD = (-3, 15, 202, 204)
-_FAILED = (-1, 203)
+_FAILED = (-1, 203, 205)
 
 _DEFAULTS = {
     "wifi": None,
@@ -72,6 +73,8 @@ def config():
                 raise ValueError("it names no broker")
             if given.get("wifi") and not given["wifi"].get("ssid"):
                 raise ValueError("wifi has no ssid")
+            if given.get("wifi") and len(given["wifi"].get("country", "")) not in (0, 2):
+                raise ValueError("wifi's country is no code of two letters")
             for key in ("name", "id"):  # they are parts of subjects
                 for c in given.get(key, ""):
                     if c <= " " or c in "*>":
@@ -210,28 +213,33 @@ def join():
             _set_country(network, wifi["country"])
         _wlan = network.WLAN(network.STA_IF)
         _wlan.active(True)
-    if _wlan.isconnected() and _wlan.config("essid") == wifi["ssid"]:
+    if _wlan.isconnected() and _ssid() in (wifi["ssid"], None):
         return  # as after a soft reset
-    # An ESP32 tries again by itself, and then never tells what was wrong.
+    # An ESP32 tries again by itself, and then does not tell everything that was wrong.
     _reconnects(0)
-    _begin()
-    tries = 1
     end = time.ticks_add(time.ticks_ms(), _JOIN)
-    while True:
-        feed()
-        time.sleep_ms(_NAP)
-        if _wlan.isconnected():
-            break
-        status = _wlan.status()
-        late = time.ticks_diff(end, time.ticks_ms()) <= 0
-        if late or _means(network, status):
-            if late or tries == _TRIES:
-                why = _means(network, status) or "there is no answer"
-                raise OSError("Wi-Fi %r: %s (status %s)" % (wifi["ssid"], why, status))
-            tries += 1
-            _begin()
-    _reconnects(-1)
-    _tried = time.ticks_ms()
+    for tries in range(1, _TRIES + 1):
+        stale = _wlan.status()
+        _begin()
+        believe = time.ticks_add(time.ticks_ms(), _STALE)
+        why = None
+        while not why:
+            feed()
+            time.sleep_ms(_NAP)
+            if _wlan.isconnected():
+                _reconnects(-1)
+                _tried = time.ticks_ms()
+                return
+            now = time.ticks_ms()
+            status = _wlan.status()
+            if status != stale or time.ticks_diff(believe, now) <= 0:
+                stale = None
+                why = _means(network, status)
+            if time.ticks_diff(end, now) <= 0:
+                tries = _TRIES
+                why = why or "there is no answer"
+        if tries == _TRIES:
+            raise OSError("Wi-Fi %r: %s (status %s)" % (wifi["ssid"], why, status))
 
 
 def _begin():
@@ -245,6 +253,14 @@ def _begin():
         _wlan.connect(wifi["ssid"], wifi.get("password") or None)
     except (OSError, RuntimeError):
         pass  # it is at it; the status tells
+
+
+def _ssid():
+    """The network that is joined, None if the port does not tell."""
+    try:
+        return _wlan.config("essid")
+    except ValueError:
+        return None
 
 
 def _means(network, status):
