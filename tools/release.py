@@ -44,7 +44,8 @@ def check(name: str, head: bytes, board: str) -> None:
 def release(folder: Path) -> str:
     """Make the folder: what is in it, in a line."""
     boards = sorted(path.parent.name for path in ROOT.glob("boards/*/board.json"))
-    modules = sorted(MODULES.glob("*.mpy"))
+    sources = sorted(ROOT.glob("firmware/natsbridge/*.py"))
+    modules = [MODULES / f"{source.stem}.mpy" for source in sources]
     stamp = version()
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "natsbridge").mkdir(parents=True)

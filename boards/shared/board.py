@@ -23,8 +23,8 @@ _STALE = const(5000)  # ms: an ESP32 tells how the last attempt ended until this
 _REJOIN = const(15000)  # ms between attempts to join again while something else is done
 _NAP = const(50)  # ms
 
-# Beside the port's own constants, what status() gives: of a CYW43 (RP2) CYW43_LINK_FAIL -1, NONET -2
-# and BADAUTH -3 (cyw43-driver, src/cyw43.h), of an ESP32 the reason of ESP-IDF (wifi_err_reason_t,
+# What status() gives, beside the port's own constants: of a CYW43 (RP2) CYW43_LINK_FAIL -1, _NONET
+# -2 and _BADAUTH -3 (cyw43-driver, src/cyw43.h), of an ESP32 ESP-IDF's reason (wifi_err_reason_t in
 # esp_wifi_types.h; MicroPython, ports/esp32/network_wlan.c). A wrong password often ends there in a
 # handshake that is never answered: 15, 204.
 _NO_NETWORK = (-2, 201, 210, 211, 212)
