@@ -231,7 +231,6 @@ def test_the_connection_is_back_after_the_wi_fi(board: Board, tmp_path: Path) ->
         "nc = board.connect()\n"
         "sub = nc.subscribe('b1.x')\n"
         "nc.publish('ready', b'')\n"
-        "nc.flush()\n"
         "board._tried = time.ticks_add(time.ticks_ms(), -20000)\n"
         "del network.calls[:]\n"
         "network.script[:] = [0] * 20 + [3]\n"
