@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -509,3 +510,26 @@ def test_the_default_program_answers_and_survives_the_broker(tmp_path: Path) -> 
     assert "say text before\n" in out
     assert "INVALID_ENVELOPE" in out
     assert "say text after\n" in out
+
+
+README = (BOARDS / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_readme_s_program_runs(board: Board, nats_url: str) -> None:
+    [program] = re.findall(r"```python\n(.*?)```", README, re.S)
+    assert "board.sleep(60, nc)" in program
+    board.config.update(wifi=None, ntp="")
+    with sync.connect(nats_url) as nc, nc.subscribe("lab.data") as sub:
+        assert board.run(program.replace("60, nc", "0.1, nc"), fakes=False) == []
+        msg = sub.next(5)
+        assert msg is not None
+        assert sync.smartreceive(msg)["payloads"] == [("t", {"celsius": 21.5}, "dictionary")]
+
+
+def test_the_readme_s_measurement_runs(board: Board) -> None:
+    [code] = re.findall(r'mpremote exec "(.*)"', README)
+    assert "sleep(15)" in code
+    out = board.run("network.script[:] = [0, 3]\n" + code.replace("sleep(15)", "sleep(0)") + "\n")
+    joined, free = out[0].split()
+    assert joined in ("True", "False")
+    assert int(free) > 100_000
