@@ -74,9 +74,10 @@ lint: firmware $(DEVICE)  ## formatting, lint, types, spelling
 	  $(filter-out %_device.py,$(wildcard tools/*.py))
 	@$(BIN)/codespell
 
-firmware: $(MPY)  ## the device's package as .mpy, in build/firmware/natsbridge/
+firmware: $(MPY)  ## the device's package as .mpy, in build/firmware/natsbridge/, and for mip
 	@rm -f $(filter-out $(MPY),$(wildcard build/firmware/natsbridge/*.mpy))
 	@echo "$(words $(MPY)) modules, $$(cat $(MPY) | wc -c | tr -d ' ') bytes, in build/firmware/natsbridge/"
+	@$(BIN)/python tools/release.py
 
 footprint: firmware $(DEVICE)  ## the heap that the device's package needs, beside its budgets
 	@exec $(BIN)/python tools/footprint.py
