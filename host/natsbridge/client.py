@@ -144,7 +144,8 @@ class Connection:
 
     async def _on_disconnected(self) -> None:
         self._leaving = False
-        logger.info("the connection to %s is lost", self._url)
+        if not self._closed:
+            logger.info("the connection to %s is lost", self.url)
         self._changes.wake()
 
     @property
@@ -436,7 +437,8 @@ class Connection:
             if not await self._changes.wait(deadline, task):
                 raise self._failed(what, f"no answer within {timeout} s")
             self._check_open()
-            if self._client.stats["reconnects"] != reconnects or not self._client.is_connected:
+            lost = not self._client.is_connected and not task.done()  # else it has answered before
+            if lost or self._client.stats["reconnects"] != reconnects:
                 self._published_in = None
                 raise self._failed(what, _LOST)
         fault = asyncio.CancelledError() if task.cancelled() else task.exception()

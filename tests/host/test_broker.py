@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlparse
 
 import pytest
-from nats.aio.client import Server
+from nats.aio.client import Client, Server
 
 import natsbridge
 from conftest import NatsServer, cluster
@@ -393,6 +393,24 @@ class TestInfo:
             await nc.close()
             await other.close()
             first.process.kill()
+
+    async def test_what_was_answered_is_not_lost_when_the_connection_goes(
+        self, nats_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As when it moves to another server in the moment between."""
+        async with await natsbridge.connect(nats_url) as nc:
+            await nc.publish("x", b"1")
+            wait = nc._changes.wait
+
+            async def goes(deadline: float | None, *tasks: asyncio.Task[None]) -> bool:
+                result = await wait(deadline, *tasks)
+                nc.client._status = Client.RECONNECTING
+                return result
+
+            with monkeypatch.context() as patch:
+                patch.setattr(nc._changes, "wait", goes)
+                await nc.flush()
+            nc.client._status = Client.CONNECTED
 
     @pytest.mark.parametrize("reconnect", [True, False])
     async def test_a_lame_duck_is_used_to_its_end_where_there_is_no_other_server(
