@@ -48,7 +48,7 @@ def of_folder(folder: Path) -> list[int]:
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            if str(folder).encode() in path.read_bytes():
+            if os.fsencode(folder) in path.read_bytes():
                 found.append(int(path.parent.name))
         except OSError:
             continue
@@ -173,8 +173,32 @@ def test_a_broker_that_dies_ends_it_with_the_reason(bare: Runner) -> None:
     os.kill(pid, signal.SIGKILL)
     process.ended(1)
     assert process.records[1]["error"]["code"] == "NATS_CONNECTION_FAILED"
-    assert "nats-server ended by itself" in process.records[1]["error"]["message"]
+    message = process.records[1]["error"]["message"]
+    log = Path(found["folder"], "nats-server.log")
+    assert message == f"nats-server ended by itself (SIGKILL). Its log: {log}."
+    assert "[INF]" in log.read_text()
     gone(Path(found["folder"]), *ports)
+
+
+ODD_FOLDERS = [
+    "Jörg/日本 😀",
+    'a "quoted" \\ back\\x41slash',
+    "bell\x07 tab\t line\nend",
+    "$HOME {x} # ;",
+]
+
+
+@pytest.mark.parametrize("name", [*ODD_FOLDERS, os.fsdecode(b"latin-\xe9")], ids=ascii)
+def test_any_folder_will_do(bare: Runner, name: str) -> None:
+    ports = free_ports()
+    folder = bare.cwd / name
+    folder.mkdir(parents=True)
+    process, found = start(bare, ports=ports, cwd=folder)
+    assert (folder / "natsbridge-data" / "jetstream").is_dir()
+    assert b"Server is ready" in (folder / "natsbridge-data" / "nats-server.log").read_bytes()
+    assert found["folder"] == str(folder / "natsbridge-data")
+    process.stop().ended()
+    gone(folder, *ports)
 
 
 def test_what_cannot_be_is_one_clear_line(bare: Runner, tmp_path: Path) -> None:
@@ -220,22 +244,36 @@ def test_nats_server_that_is_not_installed(bare: Runner, monkeypatch: pytest.Mon
     assert not (bare.cwd / "natsbridge-data").exists()
 
 
-def test_a_nats_server_that_will_not_start_says_why(bare: Runner) -> None:
-    """Such as one that finds no room, or its data damaged."""
+def fake_nats_server(bare: Runner, script: str) -> Any:
+    """Run `natsbridge up` with this for a nats-server; `log` is the path of its log."""
     binary = bare.cwd / "bin" / "nats-server"
     binary.parent.mkdir()
-    script = 'import json, sys; log = json.load(open(sys.argv[2]))["log_file"]'
-    lines = "\\n".join(["first", "[FTL] no room for JetStream"])
-    binary.write_text(f"#!{sys.executable}\n{script}; open(log, 'w').write('{lines}'); sys.exit(1)")
+    head = "import re, sys; log = re.search(r'log_file: \"(.*)\"', open(sys.argv[2]).read())[1]"
+    binary.write_text(f"#!{sys.executable}\n{head}\n{script}")
     binary.chmod(0o755)
     ports = free_ports()
     main = "import sys; sys.executable = '/nowhere/python'; from natsbridge.cli import main; main()"
-    run = bare(
+    return bare(
         *("up", "--port", ports[0], "--file-port", ports[1]),
         line=(sys.executable, "-c", main),
         environ={"PATH": str(binary.parent)},
     )
-    run.failed("nats-server ended by itself", "no room for JetStream")
+
+
+def test_a_nats_server_that_will_not_start_says_why(bare: Runner) -> None:
+    """Such as one that finds no room, or its data damaged."""
+    stamp = "[7] 2026/11/26 07:00:00.000000"
+    lines = [f"{stamp} [{level}] {text}" for level, text in (("INF", "a"), ("FTL", "no room"))]
+    run = fake_nats_server(bare, f"open(log, 'a').write({chr(10).join(lines)!r}); sys.exit(1)")
+    said = run.failed("nats-server ended by itself (exit code 1)", f"errors: {stamp} [FTL] no room")
+    assert "[INF]" not in said
+
+
+def test_a_nats_server_that_ends_before_it_has_a_log_says_why(bare: Runner) -> None:
+    run = fake_nats_server(bare, "sys.exit('nats-server: Parse error\\n')")
+    run.failed("nats-server ended by itself (exit code 1)", "errors: nats-server: Parse error")
+    log = bare.cwd / "natsbridge-data" / "nats-server.log"
+    assert log.read_text() == "nats-server: Parse error\n\n"
 
 
 def test_two_cannot_share_a_folder(bare: Runner) -> None:
