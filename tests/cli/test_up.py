@@ -153,8 +153,29 @@ def test_what_a_person_sees(bare: Runner) -> None:
     assert f"nats://127.0.0.1:{port}" in text
     assert f"http://127.0.0.1:{file_port}" in text
     assert "natsbridge up --lan" in text
+    assert "  natsbridge --config d/natsbridge.toml receive 'lab.>'" in lines
     assert "Stopped. The data is still there." in text
     gone(bare.cwd / "d", port, file_port)
+
+
+def test_what_the_other_commands_are_told(bare: Runner, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where they would not look, the file; also with a name that a shell would take apart."""
+    from natsbridge.cli.output import Output
+    from natsbridge.cli.up import _announce
+
+    folder = bare.cwd / "my data"
+    folder.mkdir()
+    line = f"  natsbridge --config '{folder}/natsbridge.toml' receive 'lab.>'"
+    for port, file_port, password, told in (
+        (4222, 8080, "", False),
+        (4223, 8080, "", True),
+        (4222, 8081, "", True),
+        (4222, 8080, "secret", True),
+    ):
+        _announce(Output(False, False), folder, "127.0.0.1", port, file_port, password)
+        assert (line in capsys.readouterr().out.splitlines()) is told
+    text = " ".join(bare.inside("up", "--help").out.split())
+    assert "With --lan, others on the network can too, if they have the password" in text
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP])

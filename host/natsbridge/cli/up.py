@@ -14,6 +14,7 @@ import json
 import os
 import re
 import secrets
+import shlex
 import shutil
 import signal
 import socket
@@ -43,6 +44,9 @@ Examples:
 """
 
 PORT = click.IntRange(1, 65535)
+#: Where the other commands look, unless they are told.
+BROKER_PORT = 4222
+FILE_PORT = 8080
 USER = "natsbridge"
 LOOPBACK = "127.0.0.1"
 EVERYWHERE = "0.0.0.0"
@@ -74,14 +78,16 @@ _ESCAPED = re.compile(r'[\x00-\x1f\x7f"\\\udc80-\udcff]')
     metavar="[ADDRESS]",
     help="For devices on the network, with a password; on one of its addresses, or all.",
 )
-@click.option("--port", type=PORT, default=4222, show_default=True, help="Of the broker.")
-@click.option("--file-port", type=PORT, default=8080, show_default=True, help="Of the file server.")
+@click.option("--port", type=PORT, default=BROKER_PORT, show_default=True, help="Of the broker.")
+@click.option(
+    "--file-port", type=PORT, default=FILE_PORT, show_default=True, help="Of the file server."
+)
 @output_options
 def command(out: Output, folder: Path, lan: str, port: int, file_port: int) -> None:
     """Start a broker (nats-server with JetStream) and a file server on this machine.
 
-    Without --lan only programs on this machine reach them. With it, whoever is on the network
-    does who has the password, which is made once and printed at each start.
+    Without --lan, only programs on this machine can reach them. With --lan, others on the network
+    can too, if they have the password: it is made at the first start, and each start prints it.
     """
     out.run(lambda: _up(out, folder, lan, port, file_port))
 
@@ -301,9 +307,11 @@ def _announce(
     if password:
         out.line()
         out.line("On the device, the first is for connect(), the second fileserver_url of")
-        out.line("smartsend and smartreceive. On this machine both are read from a file:")
-        out.line(f"  natsbridge --config {_relative(config)} receive 'lab.>'")
-    else:
+        out.line("smartsend and smartreceive.")
+    if password or (port, file_port) != (BROKER_PORT, FILE_PORT):
+        out.line("The commands on this machine read both from a file:")
+        out.line(f"  natsbridge --config {shlex.quote(str(_relative(config)))} receive 'lab.>'")
+    if not password:
         out.line("A device on the network can't reach these: natsbridge up --lan")
     out.line("Ctrl-C stops both.")
 
