@@ -303,3 +303,47 @@ def test_two_cannot_share_a_folder(bare: Runner) -> None:
     words = ("up", "--port", port, "--file-port", file_port)
     bare(*words).failed("natsbridge-data is in use", "--folder")
     process.stop().ended()
+
+
+#: Runs the command; while there is a file "full" in its folder, the file server has no space.
+FULL = """
+import errno, os
+from natsbridge import filestore
+from natsbridge.cli import main
+
+write = filestore.Incoming.write
+
+def check(self, data):
+    if os.path.exists("full"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    write(self, data)
+
+filestore.Incoming.write = check
+main()
+"""
+
+
+def test_a_full_disk_is_said_to_whoever_sends_asks_and_serves(bare: Runner) -> None:
+    process, found = start(bare, line=(sys.executable, "-c", FULL))
+    servers = ("--server", found["broker"], "--fileserver", found["fileserver"])
+    (bare.cwd / "big.bin").write_bytes(bytes(2_000_000))
+    send = ("send", "lab.x", "--file", "big.bin", *servers)
+    (bare.cwd / "full").touch()
+    said = bare(*send).failed("no space left on the file server's disk")
+    assert said.startswith("UPLOAD_FAILED")
+    assert "Check that" not in said
+    doctor = bare("doctor", *servers).ended(1)
+    text = " ".join(doctor.out.split())
+    assert "FAIL upload" in text
+    assert "no space left on the file server's disk -> make room on its disk" in text
+    assert "login" not in text
+    warning = (
+        f"the file server cannot keep files in {found['folder']}/files: No space left on device"
+    )
+    assert process.err.splitlines() == [warning]
+    (bare.cwd / "full").unlink()
+    bare(*send).ended()
+    (bare.cwd / "full").touch()
+    bare(*send).failed("no space left")
+    assert process.err.splitlines() == [warning] * 2
+    process.stop().ended()

@@ -273,7 +273,9 @@ async def _serve(
     password = _secret(folder) if lan else ""
     _check_port(host, port, "--port")
     _check_port(host, file_port, "--file-port")
-    files = FileServer(folder / "files", host=host, port=file_port, token=password)
+    files = FileServer(
+        folder / "files", host=host, port=file_port, token=password, on_trouble=out.warn
+    )
     async with _broker(folder, host, port, password) as broker, files:
         address = _address() if host == EVERYWHERE else host
         _announce(out, folder, address, port, file_port, password)
