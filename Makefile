@@ -75,7 +75,7 @@ bench: firmware $(DEVICE) $(PEERS)  ## the device's and the desktop's rates, bes
 	@$(BIN)/python tools/bench_host.py
 
 clean:  ## remove what make made, .venv too (inbox/ stays)
-	@rm -rf .venv build .hypothesis .mypy_cache .pytest_cache .ruff_cache host/*.egg-info
+	@rm -rf .venv build .hypothesis .mypy_cache .pytest_cache .ruff_cache host/.ruff_cache
 	@find firmware host tests tools -name __pycache__ -prune -exec rm -rf {} +
 
 build/%.mpy: %.py $(READY)
@@ -85,6 +85,7 @@ build/%.mpy: %.py $(READY)
 # Packages that bench.py measures beside ours, as .mpy too.
 $(PEERS): tools/constraints.txt $(READY)
 	@rm -rf $(@D)
+	@$(PIP) install -c tools/constraints.txt setuptools
 	@$(PIP) install -c tools/constraints.txt --no-deps --no-compile --no-build-isolation \
 	  --target $(@D)/pip micro-nats micropython-umqtt.simple
 	@for f in $$(cd $(@D)/pip && find micro_nats umqtt -name '*.py'); do \
@@ -102,6 +103,6 @@ $(READY): host/pyproject.toml tools/constraints.txt
 	    exit 1; }
 	@echo 'Setting up .venv: this takes a minute the first time.'
 	@$(PYTHON) -m venv .venv
-	@$(PIP) install -c tools/constraints.txt pip setuptools
+	@$(PIP) install -c tools/constraints.txt pip hatchling
 	@PYTHONWARNINGS=ignore $(PIP) install -c tools/constraints.txt --no-build-isolation -e 'host[dev]'
 	@touch $@
