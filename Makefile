@@ -21,15 +21,15 @@ help:
 	@echo
 	@sed -n 's/^\([a-z-]*\):.*## /    make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 	@echo
-	@echo 'The first of them sets up .venv. MICROPYTHON=path/to/micropython takes another device.'
+	@echo 'The first of them sets up .venv. MICROPYTHON=path takes another device.'
 
-demo: $(MPY) $(DEVICE)  ## a device and a desktop exchange payloads; FILE=path sends your own
+demo: $(MPY) $(DEVICE)  ## a device and a desktop exchange payloads, or FILE=path
 	@exec $(BIN)/python tools/demo.py $${FILE:+"$$FILE"}
 
 test: $(MPY) $(DEVICE) $(PEERS)  ## all tests, under ten minutes
 	@$(BIN)/python -m pytest -q
 
-test-long: $(MPY)  ## the tests that take minutes: a device that runs long, large files
+test-long: $(MPY)  ## the tests that take minutes: long runs, large files
 	@$(BIN)/python -m pytest -q -m long
 
 # Those that start a device; at every byte, those that are done in seconds then.
@@ -46,7 +46,7 @@ QUICK := $(EVERY) and not test_reconnect and not tls and not secure and not same
 QUICK += and not test_memory and not test_mixed and not five_megabytes
 QUICK += and not 00000 and not 99999 and not three-that-do-not-fit
 
-test-rough: $(MPY)  ## the device's tests, over sockets as partial as a board's; NATSBRIDGE_ROUGH=seed
+test-rough: $(MPY)  ## the device's tests, over sockets as partial as a board's
 	@seed=$${NATSBRIDGE_ROUGH:-$$(date +%s)}; seed=$${seed%%:*}; \
 	  echo "The same again: make test-rough NATSBRIDGE_ROUGH=$$seed"; \
 	  NATSBRIDGE_ROUGH=$$seed $(BIN)/python -m pytest -q $(DEVICE_TESTS) -k '$(EVERY)' && \

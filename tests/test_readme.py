@@ -75,6 +75,14 @@ def test_every_make_target_that_it_names_exists() -> None:
     assert named <= set(re.findall(r"^([a-z-]+):", makefile, re.M))
 
 
+def test_make_help_fits_a_terminal() -> None:
+    text = subprocess.run(
+        ["make", "help"], cwd=Path(__file__).parent.parent, capture_output=True, text=True
+    ).stdout
+    assert "make demo" in text
+    assert [line for line in text.splitlines() if len(line) > 80] == []
+
+
 def test_the_quick_start_runs(tmp_path: Path) -> None:
     with NatsServer(tmp_path, "-m", "-1") as server:
         ports = json.loads(next(tmp_path.glob("*.ports")).read_text())
