@@ -27,7 +27,7 @@ https: %s wants TLS, and nobody told which CA to trust: pass tls to plik_upload,
 and smartreceive (tls={"ca": "ca.pem"})
 folder: %r is no folder that exists, and no callable; make it first
 metadata: metadata must be a dict of JSON values, at most 4096 bytes of them
-msg: smartreceive takes a Msg, as next() returns it, not %r
+msg: smartreceive takes a Msg, not %r; next() returns None when nothing came
 read: the message on %s is no longer there: it was read already, or another call read past it; \
 use a large message before the next call
 limit: %s can't be %r: it is a number (of bytes, things or attempts a whole one) from %d on

@@ -693,6 +693,23 @@ WIRE_LINK = '{"payloads":[{"dataname":"a","payload_type":"text","transport":"lin
 WIRE_LINK %= FILES
 step("smartreceive of nothing", natsbridge.smartreceive, None)
 
+
+def said(function, *arguments):
+    """The message of a call's error."""
+    try:
+        function(*arguments)
+    except natsbridge.NATSBridgeError as e:
+        return e.message
+
+
+def nothing_said():
+    """Whether an error tells a newcomer that nothing came."""
+    message = said(natsbridge.smartreceive, sub.next(0))
+    return "nothing came" in message and "next() returns" in message
+
+
+step("smartreceive of nothing says so", nothing_said)
+
 NAN = float("nan")
 INF = float("inf")
 nc.publish("twin.o", '{"payloads":[]}')

@@ -211,6 +211,13 @@ def test_no_error_is_without_a_message(results: tuple[dict[str, Any], dict[str, 
         assert [name for name, r in side.items() if r[0] == "error" and not r[2]] == []
 
 
+def test_what_an_error_says_where_both_say_it(
+    results: tuple[dict[str, Any], dict[str, Any]],
+) -> None:
+    for side in results:
+        assert side["smartreceive of nothing says so"] == ["ok", True]
+
+
 def test_an_empty_message_is_true_like_any_other(
     results: tuple[dict[str, Any], dict[str, Any]],
 ) -> None:
