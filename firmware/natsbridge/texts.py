@@ -60,10 +60,10 @@ unsubbed: the subscription to %s has ended; subscribe again
     INVALID_PAYLOAD_TYPE: """
 json: payload %r can't be sent as %s: JSON takes no %s (keys are str; numbers are finite and of at \
 most 63 digits; at most 32 levels)
-mismatch: payload %r can't be sent as %s: it is a %s
-str: payload %r can't be sent as %s: it is a %s; to send a file, pass open(path, 'rb')
+mismatch: payload %r can't be sent as %s: it is of type %s
+str: payload %r can't be sent as %s: it is of type %s; for a file pass open(path, 'rb')
 stream: payload %r can't be sent as %s: it is a text stream, a %s; open the file with 'rb'
-table: payload %r can't be sent as %s: it is a %s, but no list of dicts
+table: payload %r can't be sent as %s: it is of type %s, no list of dicts
 type: payload %r has the unknown type %r; use one of %s
 """,
     INVALID_TRANSPORT: """

@@ -95,6 +95,23 @@ def test_values_that_do_not_match_are_refused(value: Any, payload_type: Any) -> 
     assert "'d'" in e.value.message
 
 
+@pytest.mark.parametrize(
+    ("value", "payload_type", "words"),
+    [
+        (5, "binary", "it is of type int. Give bytes or a binary stream"),
+        (5, "text", "it is of type int. Give a str, bytes or a binary stream"),
+        (5, "jsontable", "it is of type int. Give a list of dicts or a table (as for arrowtable),"),
+        (5, "arrowtable", "with __arrow_c_stream__), bytes or a binary stream"),
+    ],
+)
+def test_the_message_says_what_it_is_and_what_to_give(
+    value: Any, payload_type: Any, words: str
+) -> None:
+    with pytest.raises(NATSBridgeError) as e:
+        payload.make_source("d", value, payload_type)
+    assert words in e.value.message
+
+
 def test_the_message_says_how_to_open_a_file(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_text("x")

@@ -708,7 +708,15 @@ def nothing_said():
     return "nothing came" in message and "next() returns" in message
 
 
+def named(value, kind):
+    """Whether an error tells of which type a value is that cannot be sent as `kind`."""
+    message = said(natsbridge.smartsend, "twin.x", [("a", value, kind)])
+    return "it is of type " + type(value).__name__ in message
+
+
 step("smartreceive of nothing says so", nothing_said)
+for value, kind in ((5, "text"), (5, "binary"), ("x", "binary"), (5, "jsontable")):
+    step("a wrong %s is named: %r" % (kind, value), named, value, kind)
 
 NAN = float("nan")
 INF = float("inf")
