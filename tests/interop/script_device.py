@@ -748,6 +748,14 @@ for value in (5, None, [5], [None], "nope", ["nope"], {}):
         fileserver_url=FILES,
         allowed_urls=value,
     )
+step(
+    "no time for a message without links",
+    natsbridge.smartsend,
+    "twin.x",
+    [("a", "x", "text")],
+    broker_url=BROKER,
+    timeout=0,
+)
 for value in (-1, "5", NAN, INF, True):
     step("next for %r" % value, sub.next, value)
     step("next of any for %r" % value, nc.next, value)
