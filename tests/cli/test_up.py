@@ -190,12 +190,17 @@ def test_no_process_is_left_behind(bare: Runner, number: signal.Signals) -> None
 def test_a_broker_that_dies_ends_it_with_the_reason(bare: Runner) -> None:
     ports = free_ports()
     process, found = start(bare, ports=ports)
+    with socket.create_connection(("127.0.0.1", ports[0])) as stranger:
+        stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        while stranger.recv(4096):
+            pass
+    log = Path(found["folder"], "nats-server.log")
+    until(lambda: "[ERR]" in log.read_text(), "an error in the log, of a client that is none")
     (pid,) = of_folder(Path(found["folder"]))
     os.kill(pid, signal.SIGKILL)
     process.ended(1)
     assert process.records[1]["error"]["code"] == "NATS_CONNECTION_FAILED"
     message = process.records[1]["error"]["message"]
-    log = Path(found["folder"], "nats-server.log")
     assert message == f"nats-server ended by itself (SIGKILL). Its log: {log}."
     assert "[INF]" in log.read_text()
     gone(Path(found["folder"]), *ports)

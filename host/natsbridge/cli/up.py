@@ -58,6 +58,8 @@ LAST_ERRORS = 3
 #: A line of that log: the process, the time, a level. Others are what nats-server prints when it
 #: cannot start, or crashes.
 _LOGGED = re.compile(r"\[\d+\] [\d/]+ [\d:.]+ \[(?P<level>[A-Z]+)\] ")
+#: An error of one connection, which ends no server.
+_OF_A_PEER = re.compile(r" - [a-z]id:\d+ ")
 #: What nats-server's configuration cannot hold as it is, and bytes of a path that are no text.
 _ESCAPED = re.compile(r'[\x00-\x1f\x7f"\\\udc80-\udcff]')
 
@@ -228,7 +230,8 @@ def _ended(code: int, log: Path) -> NATSBridgeError:
     errors = []
     for line in text.partition("\ngoroutine ")[0].splitlines():  # from there on a crash's stacks
         logged = _LOGGED.match(line)
-        if line.strip() and (not logged or logged["level"] in ("ERR", "FTL")):
+        is_error = not logged or logged["level"] in ("ERR", "FTL")
+        if line.strip() and is_error and not _OF_A_PEER.search(line):
             errors.append(line.strip())
     last = f" Its last errors: {' / '.join(errors[-LAST_ERRORS:])}" if errors else ""
     return NATSBridgeError(
