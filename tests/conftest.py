@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import random
 import select
 import signal
 import socket
@@ -22,6 +23,7 @@ import pytest_asyncio
 from certificates import Certificates
 from command import Broker, Runner
 from device import ROUGH
+from jspeers import JsPeer, start
 from proxy import TlsProxy
 
 NATS_SERVER = str(Path(sys.executable).with_name("nats-server"))
@@ -80,11 +82,31 @@ class NatsServer:
         self.stop()
 
 
+class WebSocketServer(NatsServer):
+    """A nats-server that browsers reach too, at `websocket`."""
+
+    def __init__(self, folder: Path) -> None:
+        config = folder / "nats.conf"
+        config.write_text('websocket { host: "127.0.0.1", port: -1, no_tls: true }')
+        super().__init__(folder, "-c", str(config))
+        (ports,) = folder.glob("*.ports")
+        self.websocket: str = json.loads(ports.read_text())["websocket"][0]
+
+
 def free_ports(n: int) -> list[int]:
-    """Return ports that nobody listens on."""
+    """Return ports that nobody listens on, and to which a server can come back.
+
+    They are below those that the system gives to outgoing connections: a client that tries one
+    of these again and again while nobody listens meets itself there in the end, and stays.
+    """
     with contextlib.ExitStack() as stack:
-        listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(n)]
-        return [listener.getsockname()[1] for listener in listeners]
+        ports: list[int] = []
+        while len(ports) < n:
+            port = random.randrange(10_000, 32_000)
+            with contextlib.suppress(OSError):
+                stack.enter_context(socket.create_server(("127.0.0.1", port)))
+                ports.append(port)
+        return ports
 
 
 @contextlib.contextmanager
@@ -153,6 +175,27 @@ def file_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FileServer
 def file_url(file_server: FileServerProcess) -> str:
     """Where the shared file server listens."""
     return file_server.url
+
+
+@pytest.fixture(scope="session")
+def web_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebSocketServer]:
+    """A nats-server with a WebSocket."""
+    server = WebSocketServer(tmp_path_factory.mktemp("nats"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session", params=["node", "browser"])
+def js(
+    request: pytest.FixtureRequest,
+    web_broker: WebSocketServer,
+    file_url: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[JsPeer]:
+    """The peers in JavaScript, one after the other."""
+    folder = tmp_path_factory.mktemp(request.param)
+    with start(request.param, web_broker, file_url, folder) as peer:
+        yield peer
 
 
 @pytest.fixture(scope="session")

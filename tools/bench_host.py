@@ -37,8 +37,6 @@ LINK_GOAL = 0.9
 WINDOW = 2 << 20
 SENDERS = 100
 PATIENCE_S = 60
-#: What shows whether a receiver listens.
-PROBE = ("probe", "", "text")
 
 Step = Callable[[], Awaitable[object]]
 
@@ -192,7 +190,8 @@ async def many(url: str, folder: Path, count: int) -> tuple[int, int, float]:
         receiver = await running.enter_async_context(
             process(*command, cwd=folder, env=environment, stdout=subprocess.PIPE)
         )
-        await until_it_receives(nc, receiver)
+        if "listening" not in await next_record(receiver):
+            raise ToolError("natsbridge receive did not start")
         devices = [
             await running.enter_async_context(
                 device("bench_sender_device", "64K", url, "", str(i), "bench.many", str(count))
@@ -209,8 +208,6 @@ async def many(url: str, folder: Path, count: int) -> tuple[int, int, float]:
         sent = {(f"device-{i}", n) for i in range(SENDERS) for n in range(count)}
         seen: list[tuple[str, int]] = []
         while len(seen) < len(sent) and (record := await next_record(receiver)):
-            if record["payloads"][0]["dataname"] == PROBE[0]:
-                continue
             last = time.perf_counter()
             reading, block = (folder / "received" / p["file"] for p in record["payloads"])
             if block.read_bytes() == bytes(1024):
@@ -220,18 +217,8 @@ async def many(url: str, folder: Path, count: int) -> tuple[int, int, float]:
     return len(seen), len(sent & set(seen)), last - start
 
 
-async def until_it_receives(nc: Connection, receiver: asyncio.subprocess.Process) -> None:
-    """Send to it until something arrives."""
-    first = asyncio.create_task(next_record(receiver))
-    while not first.done():
-        await natsbridge.smartsend("bench.many", [PROBE], nats_connection=nc)
-        await asyncio.wait({first}, timeout=1)
-    if not first.result():
-        raise ToolError("natsbridge receive did not start")
-
-
 async def next_record(receiver: asyncio.subprocess.Process) -> dict[str, Any]:
-    """What it says of the next message that it received; empty: no more come."""
+    """The next line that it says; empty: no more come."""
     assert receiver.stdout is not None
     try:
         line = await asyncio.wait_for(receiver.stdout.readline(), PATIENCE_S)

@@ -107,7 +107,10 @@ class Connection:
         if self._stream is None or self._dialer:
             if not errors.working:
                 errors.make_room(16384, "greet", "news", "tcp")
-            from .greet import connect
+            if self._dialer:  # it has it, also where its module was dropped
+                connect = self._dialer.connect
+            else:
+                from .greet import connect
 
             connect(self, deadline, wait)
         if self.pending:

@@ -103,11 +103,15 @@ def make_room(size, *needed):
 def keep_only(*needed):
     """Drop what is needed neither now nor always."""
     package = __name__[:-6]
-    if working < 2:  # what a callback interrupted must stay
-        for name in list(sys.modules):
+    part = working < 2  # what a callback interrupted must stay
+    while part:  # without a list of them, for which a full heap has no room
+        for name in sys.modules:
             part = name[len(package) :]
             if name.startswith(package) and part not in needed and part not in _ALWAYS:
                 drop(part)
+                break
+        else:
+            part = ""
     gc.collect()
 
 

@@ -65,12 +65,14 @@ def connect(nc, deadline, wait):
 class Dialer:
     """Connects `nc`: for the first time, again, or, while it is connected, to another server.
 
-    steps: the generator. stream, server: what it waits for.
+    steps: the generator. stream, server: what it waits for. connect: the function, so that nobody
+    loads this module again, as long as a dialer holds it.
     """
 
     def __init__(self, nc):
         self.nc = nc
         self.stream = None
+        self.connect = connect
         self.steps = self._run()
 
     def close(self):

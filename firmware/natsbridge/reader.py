@@ -25,6 +25,7 @@ _MAX_SIZE = const(9007199254740992)  # 2**53, what every JSON reader holds exact
 _TEXT = const(6146)  # bytes of JSON text that a field of 1,024 bytes can have, escaped
 _EQUALS = const(61)
 _QUOTE = const(34)
+_LBRACE = const(123)
 
 
 class EnvelopeReader:
@@ -93,6 +94,9 @@ class EnvelopeReader:
             known = key in STRINGS or key == "payloads" or key == "metadata" or key == "error"
             if key == "metadata" or key == "error":
                 limit = MAX_METADATA
+        elif keys[0] == "error":
+            known = key == "code" or key == "message" or key == "details"
+            limit = MAX_METADATA
         elif keys[0] != "payloads":
             return False
         elif depth == 3:
@@ -109,6 +113,8 @@ class EnvelopeReader:
         if depth == 3 and key == "data":
             self.data(box)
         elif key == "payloads" or (depth == 3 and key == "metadata"):
+            return False
+        elif key == "error" and pull.token() == _LBRACE:
             return False
         else:
             box[key] = pull.value(limit, depth)

@@ -119,7 +119,9 @@ class Incoming:
                 writable = await in_thread(self.sink, payload.dataname, payload.payload_type, size)
             except OSError as e:
                 raise sink_failed(payload.dataname, e) from e
-            if writable is not None:
+            if isinstance(writable, Target):  # of the command `natsbridge receive`
+                target = writable
+            elif writable is not None:
                 target = WritableTarget(payload.dataname, writable)
         elif self.sink is not None and payload.payload_type in BYTE_TYPES:
             target = FileTarget(self.sink, payload.dataname)

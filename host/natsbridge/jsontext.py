@@ -11,10 +11,10 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-__all__ = ["MAX_DEPTH", "MAX_NUMBER", "Object", "check", "dumps", "loads", "plain"]
+__all__ = ["MAX_DEPTH", "MAX_NUMBER", "Object", "check", "dumps", "loads", "plain", "size"]
 
 #: Levels of arrays and objects: a device reads nested JSON on a stack of a few KB.
 MAX_DEPTH = 32
@@ -31,6 +31,12 @@ class Object(dict[str, Any]):
     """A JSON object that remembers which keys came twice."""
 
     repeated: frozenset[str] = frozenset()
+
+
+class Spelled(float):
+    """A number of an envelope that its sender spells otherwise than Python does: 1e2, 1e-7."""
+
+    text = ""
 
 
 def _object(pairs: list[tuple[str, Any]]) -> Object:
@@ -73,12 +79,23 @@ def _float(text: str) -> float:
     return float(text)
 
 
+def _spelled(text: str) -> float:
+    value = _float(text)
+    if repr(value) == text:
+        return value
+    number = Spelled(value)
+    number.text = text
+    return number
+
+
 def _check_number(text: str) -> None:
     if len(text) > MAX_NUMBER:
         raise ValueError(f"a number of {len(text)} characters, more than {MAX_NUMBER}")
 
 
-def _decoder(values: Sequence[Any]) -> json.JSONDecoder:
+def _decoder(
+    values: Sequence[Any], parse_float: Callable[[str], float] = _float
+) -> json.JSONDecoder:
     """Return a decoder that takes the next of `values` for each NaN."""
     left = iter(values)
 
@@ -89,22 +106,27 @@ def _decoder(values: Sequence[Any]) -> json.JSONDecoder:
         raise ValueError(f"{text} is not JSON")
 
     return json.JSONDecoder(
-        object_pairs_hook=_object, parse_int=_integer, parse_float=_float, parse_constant=constant
+        object_pairs_hook=_object,
+        parse_int=_integer,
+        parse_float=parse_float,
+        parse_constant=constant,
     )
 
 
 _DECODER = _decoder(())
+_ENVELOPE_DECODER = _decoder((), _spelled)
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def loads(
-    data: bytes | bytearray | memoryview | str, finite: bool = True, values: Sequence[Any] = ()
+    data: bytes | bytearray | memoryview | str, envelope: bool = False, values: Sequence[Any] = ()
 ) -> Any:
     """Parse JSON text; objects become `Object`.
 
     Args:
         data: the text, in UTF-8.
-        finite: whether to refuse numbers beyond a double's range, which become infinite.
+        envelope: whether it is an envelope, in which `size` can be told of a value later. Numbers
+            beyond a double's range become infinite there, and are refused elsewhere.
         values: what stands there in the text as NaN, in its order.
 
     Raises:
@@ -112,8 +134,9 @@ def loads(
     """
     text = data if isinstance(data, str) else str(data, "utf-8")
     _check_depth(text)
-    value = (_decoder(values) if values else _DECODER).decode(text)
-    if finite and _HUGE_EXPONENT.search(text):
+    decoder = _decoder(values, _spelled) if values else _ENVELOPE_DECODER if envelope else _DECODER
+    value = decoder.decode(text)
+    if not envelope and _HUGE_EXPONENT.search(text):
         dumps(value)
     # Only an escape can make a lone surrogate; a pair of them makes a legal character.
     if "\\u" in text and _SURROGATE_ESCAPE.search(text):
@@ -153,10 +176,25 @@ def dumps(value: object) -> str:
     return _ENCODER.encode(value)
 
 
+def size(value: Any) -> int:
+    """Return the bytes of the compact text of what `loads` returned of an envelope, with numbers
+    as their sender spells them. Raises ValueError for one that is too large."""
+    return len(dumps(value).encode()) + _longer(value)
+
+
+def _longer(value: Any) -> int:
+    """Return how many characters longer than Python's the spelling of the numbers is."""
+    if isinstance(value, dict):
+        return sum(map(_longer, value.values()))
+    if isinstance(value, list):
+        return sum(map(_longer, value))
+    return len(value.text) - len(repr(value)) if isinstance(value, Spelled) else 0
+
+
 def plain(value: Any) -> Any:
     """Return what `loads` returned with every `Object` as an ordinary dict."""
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list):
         return [plain(item) for item in value]
-    return value
+    return float(value) if isinstance(value, Spelled) else value

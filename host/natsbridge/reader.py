@@ -123,10 +123,8 @@ def _metadata(value: object, where: str) -> dict[str, Any]:
         return {}
     if not isinstance(value, dict):
         raise _invalid(f"{where} must be an object, not {type(value).__name__}")
-    if len(value) == 1 and isinstance(value.get("payload_bytes"), int):
-        return dict(value)  # as most are
     try:
-        size = len(jsontext.dumps(value).encode())
+        size = jsontext.size(value)
     except ValueError as e:
         raise _invalid(f"{where}: {e}") from None
     if size > MAX_METADATA:
@@ -136,16 +134,18 @@ def _metadata(value: object, where: str) -> dict[str, Any]:
 
 
 def _payload_metadata(value: object, where: str) -> dict[str, Any]:
-    """Check also what a receiver acts on: `sha256` and `removable`."""
-    metadata = _metadata(value, where)
-    if isinstance(value, jsontext.Object):
-        _check_keys(value, _METADATA_KEYS, where)
-    digest, removable = metadata.get("sha256"), metadata.get("removable")
+    """Return what a receiver acts on: `sha256` and `removable`."""
+    if value is None:
+        return {}
+    if not isinstance(value, jsontext.Object):
+        raise _invalid(f"{where} must be an object, not {type(value).__name__}")
+    _check_keys(value, _METADATA_KEYS, where)
+    digest, removable = value.get("sha256"), value.get("removable")
     if digest is not None and not (isinstance(digest, str) and _SHA256.fullmatch(digest)):
         raise _invalid(f"sha256 in {where} is not 64 hexadecimal digits")
     if removable is not None and not isinstance(removable, bool):
         raise _invalid(f"removable in {where} is neither true nor false")
-    return metadata
+    return {"sha256": digest, "removable": removable}
 
 
 class Cut(NamedTuple):
@@ -194,12 +194,12 @@ def cut(data: bytes) -> Cut:
 def _parse(message: Cut) -> Any:
     if message.values:
         try:
-            env = jsontext.loads(message.text, finite=False, values=message.values)
+            env = jsontext.loads(message.text, envelope=True, values=message.values)
         except ValueError:
             env = None  # for the reason it would have without the cuts
         if _placed(env) == len(message.values):
             return env
-    return jsontext.loads(message.whole, finite=False)
+    return jsontext.loads(message.whole, envelope=True)
 
 
 def _placed(env: Any) -> int:
@@ -366,16 +366,13 @@ def decode_direct(payload: Payload, message_size: int) -> tuple[bytes | None, An
 
 def _decode_json(payload: Payload) -> Any:
     name, value = payload.dataname, payload.data
-    if payload.payload_type == "text":
-        if not isinstance(value, str):
-            raise _invalid(f"the text {name!r} must be a string, not {type(value).__name__}")
-        text = value
-    else:
-        try:
-            text = value if isinstance(value, str) else jsontext.dumps(value)
-        except ValueError as e:
-            raise _damaged(name, e) from None
-    if payload.size is not None and len(text.encode()) > payload.size:
+    if payload.payload_type == "text" and not isinstance(value, str):
+        raise _invalid(f"the text {name!r} must be a string, not {type(value).__name__}")
+    try:
+        size = len(value.encode()) if isinstance(value, str) else jsontext.size(value)
+    except ValueError as e:
+        raise _damaged(name, e) from None
+    if payload.size is not None and size > payload.size:
         raise NATSBridgeError(
             INTEGRITY_ERROR,
             f"{name!r} has more than the {payload.size} bytes that its envelope says",

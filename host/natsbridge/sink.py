@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import unicodedata
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -42,9 +43,13 @@ _WINDOWS_DEVICES = frozenset(
 def safe_name(dataname: str) -> str:
     """Return a file name for a dataname, which came from a stranger and is never a path.
 
-    Letters and digits of any script, ".", "_" and "-" stay; everything else becomes "_".
+    Letters with their marks and digits of any script, ".", "_" and "-" stay; everything else
+    becomes "_".
     """
-    name = "".join(c if c.isalnum() or c in "._-" else "_" for c in dataname)
+    name = "".join(
+        c if c.isalnum() or c in "._-" or unicodedata.category(c)[0] == "M" else "_"
+        for c in unicodedata.normalize("NFC", dataname)  # macOS takes letters apart
+    )
     stem, dot, extension = name.rpartition(".")
     if not stem:
         stem, dot, extension = name, "", ""

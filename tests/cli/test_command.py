@@ -156,7 +156,7 @@ def test_keys_of_one_command_alone_and_dashes(bare: Runner, broker: Broker) -> N
         f'server = "{broker.url}"\nout = "there"\nfile-port = 5\nmax_size = 5\n'
         "[receive]\ntimeout = 0.1\njson = true\ncount = 1\n"
     )
-    assert bare.inside("receive", "k.x").ended(3).out == ""
+    assert bare.inside("receive", "k.x").ended(3).records == []
     assert (bare.cwd / "there").is_dir()
     missing = bare.inside("--config", "missing.toml", "receive", "x").ended(2)
     assert "missing.toml cannot be read" in missing.err
@@ -183,6 +183,10 @@ def test_shell_completion(bare: Runner) -> None:
     words = {"COMP_WORDS": "natsbridge rec", "COMP_CWORD": "1"}
     run = bare.inside(environ={"_NATSBRIDGE_COMPLETE": "bash_complete", **words}).ended()
     assert run.out.strip() == "plain,receive"
+    for option in ("--file", "--table", "--ca"):
+        words = {"COMP_WORDS": f"natsbridge send x {option} ph", "COMP_CWORD": "4"}
+        run = bare.inside(environ={"_NATSBRIDGE_COMPLETE": "bash_complete", **words}).ended()
+        assert run.out.strip() == "file,ph"
     words = {"COMP_WORDS": "natsbridge receive --tables c", "COMP_CWORD": "3"}
     run = bare.inside(environ={"_NATSBRIDGE_COMPLETE": "bash_complete", **words}).ended()
     assert run.out.strip() == "plain,csv"

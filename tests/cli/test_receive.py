@@ -12,11 +12,13 @@ import random
 import resource
 import signal
 import struct
+import sys
 import threading
 import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa  # type: ignore[import-untyped]
@@ -25,6 +27,7 @@ from pyarrow import csv, parquet
 
 import natsbridge as nb
 from command import Broker, Process, Runner, cells, colours, fits, lines_of_screen, until
+from conftest import NatsServer, free_ports
 from natsbridge import sync
 
 TABLE = pa.table({"t": [1, 2, 3], "name": ["a", None, "ü"], "x": [0.5, 1.5, 2.5]})
@@ -483,7 +486,9 @@ def test_tables_that_are_bombs_stay_as_they_came(
         process.ended()
         files = saved(natsbridge.cwd / form)
         assert len(files) == len(data)
-        kept = {name for name, content in files.items() if content == data.get(name)}
+        kept = {
+            n.removesuffix(".arrow") for n, content in files.items() if content in data.values()
+        }
         assert {"zeros", "forged"} <= kept
         if form != "parquet":  # which has dictionaries, runs and the like itself
             assert kept >= set(data) - {"columnless", "names"}, process.err
@@ -516,8 +521,6 @@ def test_hostile_envelopes_are_said_and_the_next_one_is_received(
         envelope({**direct("a", b"x"), "data": "%%%"}),
         envelope({**direct("a", b"x"), "payload_type": "../x"}),
         envelope(direct("good", b"x"), {**direct("a", b"x"), "transport": "carrier pigeon"}),
-        envelope(direct("t", b"\xff", "text")),
-        envelope(direct("d", b"{", "dictionary")),
         envelope(link("l", "file:///etc/passwd", 5)),
         envelope(link("l", "http://169.254.169.254/latest/meta-data", 5)),
         envelope(msg_id="\ud800"),
@@ -530,6 +533,8 @@ def test_hostile_envelopes_are_said_and_the_next_one_is_received(
         envelope(direct("none", b"[{},{}]", "jsontable")),
         envelope(direct("deep", b"[" * 30 + b"]" * 30, "dictionary")),
         envelope(direct("arrow", b"no table", "arrowtable")),
+        envelope(direct("t", b"\xff", "text"), direct("beside", b"x")),
+        envelope(direct("d", b"{", "dictionary"), direct("r", b"{}", "jsontable")),
         envelope(),
         {"correlation_id": "c", "error": {"code": "UPLOAD_FAILED", "message": "why"}},
     ]
@@ -544,11 +549,21 @@ def test_hostile_envelopes_are_said_and_the_next_one_is_received(
         process.ended(1)
         assert len(envelopes(natsbridge.cwd / form)) == len(fine), process.err
         files = saved(natsbridge.cwd / form)
-        errors = [line for line in process.err.splitlines() if "stays as it came" not in line]
+        told = ("stays as it came", "with the URLs, is kept in")
+        errors = [e for e in process.err.splitlines() if not any(t in e for t in told)]
         assert len(errors) == len(messages), process.err
+        assert files.pop("t.txt") == b"\xff"
+        assert (files.pop("d.json"), files.pop("r.json")) == (b"{", b"{}")
+        assert files.pop("beside") == b"x"
+        failed = [json.loads(files.pop(name)) for name in list(files) if ".failed" in name]
+        assert {f["payloads"][0]["data"] for f in failed} == {
+            "file:///etc/passwd",
+            "http://169.254.169.254/latest/meta-data",
+        }
+        assert failed[0]["error"]["code"] == "URL_NOT_ALLOWED"
         assert json.loads(files["huge.json"]) == [{"n": 2**70}, {"n": 0.5}]
         assert json.loads(files["wide.json"]) == wide
-        assert {"empty.json", "none.json", "deep.json", "arrow"} <= set(files)
+        assert {"empty.json", "none.json", "deep.json", "arrow.arrow"} <= set(files)
         assert "good" not in files
         assert "UPLOAD_FAILED: why" in process.out
         assert "(no payload)" in process.out
@@ -569,7 +584,8 @@ def test_count_timeout_max_size_and_nack(
     assert answer is not None
     assert json.loads(answer.data)["error"]["code"] == "PAYLOAD_TOO_LARGE"
     natsbridge.inside("receive", "opt.a", "--count", 2, "--timeout", 0.1).ended(3)
-    assert natsbridge.inside("receive", "opt.a", "--timeout", 0.1, "--json").ended().out == ""
+    nothing = natsbridge.inside("receive", "opt.a", "--timeout", 0.1, "--json").ended().out
+    assert json.loads(nothing) == {"listening": "opt.a", "server": broker.url, "out": "received"}
 
 
 def test_two_workers_share_a_subject(natsbridge: Runner, broker: Broker, file_url: str) -> None:
@@ -592,7 +608,7 @@ def test_two_workers_share_a_subject(natsbridge: Runner, broker: Broker, file_ur
 
     asyncio.run(devices())
     everything.ended()
-    until(lambda: sum(worker.out.count("\n") for worker in workers) == 200, "the workers")
+    until(lambda: sum(len(worker.records) for worker in workers) == 200, "the workers")
     for worker in workers:
         worker.stop().ended(130)
     expected = {f"{n}-{i}": n.to_bytes(2, "big") for n in range(50) for i in range(4)}
@@ -638,6 +654,8 @@ def test_dropped_messages_are_said_and_it_goes_on(
 
     class Fake:
         url = "nats://somewhere"
+        connected = True
+        client = SimpleNamespace(stats={"reconnects": 0})
 
         async def __aenter__(self) -> Any:
             return self
@@ -656,6 +674,9 @@ def test_dropped_messages_are_said_and_it_goes_on(
 
         async def connect(self) -> Any:
             return self
+
+        async def flush(self) -> None:
+            pass
 
     receiver = receive._Receiver(
         *(Output(False, False), Fake(), tmp_path, None, None, "", "csv", None, (), False)  # type: ignore[arg-type]
@@ -687,3 +708,68 @@ def test_only_the_receiver_that_it_is_for_deletes_a_file(
     digests = [hashlib.sha256(d).digest() for d in saved(natsbridge.cwd / "d").values()]
     assert digests == [hashlib.sha256(data).digest()] * 2
     assert saved(natsbridge.cwd / "o") == {"big.bin": data}
+
+
+def test_it_ends_quietly_when_whoever_reads_its_output_has_gone(
+    natsbridge: Runner, broker: Broker, send: Callable[..., Any]
+) -> None:
+    for option, lines in (("", 2), ("--json", 1)):
+        subject = f"gone{option}"
+        line = f"{sys.executable} -m natsbridge receive {subject} {option} | head -{lines}"
+        pipe = natsbridge.start(f"set -o pipefail; {line}", line=("bash", "-c"))
+        pipe.says(f'listening": "{subject}' if option else f"Listening on {subject}")
+        while pipe.process.poll() is None:
+            send(subject, [("x", b"x", "binary")])
+            time.sleep(0.2)
+        pipe.ended(1)
+        assert pipe.err == ""
+    assert len(envelopes(natsbridge.cwd / "received")) >= 2
+
+
+def test_a_broker_that_goes_is_told_and_that_it_is_back(bare: Runner, tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    servers = tmp_path / "servers"
+    servers.mkdir()
+    url = f"nats://127.0.0.1:{port}"
+    with NatsServer(servers, port=port):
+        runs = [bare.start(what, "b.x", "--server", url) for what in ("receive", "watch")]
+        for run in runs:
+            run.says(" b.x at ")
+    for run in runs:
+        run.says(f"The connection to {url} is lost: trying again.")
+    with NatsServer(servers, port=port):
+        for run in runs:
+            run.says("Connected again after")
+            run.stop().ended(130)
+            assert len(run.err.splitlines()) == 2
+
+
+def test_a_failed_download_can_be_fetched_later(
+    natsbridge: Runner, broker: Broker, send: Callable[..., Any], file_url: str
+) -> None:
+    data = os.urandom(600_000)
+    other = natsbridge.start("receive", "later", "--count", 1, "--fileserver", "http://127.0.0.1:9")
+    broker.heard(other, subject="later")
+    send("later", [("note", "x", "text"), ("p.jpg", data, "image")])
+    other.ended(1)
+    assert "with the URLs, is kept in received/" in " ".join(other.err.split())
+    (kept,) = (natsbridge.cwd / "received").iterdir()
+    record = json.loads(kept.read_text())
+    assert record["error"]["code"] == "URL_NOT_ALLOWED"
+    (payload,) = record["payloads"]
+    assert sync.fetch_with_backoff(payload["data"]) == data
+
+
+def test_names_that_programs_would_take_for_something_else(
+    natsbridge: Runner, broker: Broker, send: Callable[..., Any]
+) -> None:
+    process = natsbridge.start("receive", "n", "--count", 1)
+    broker.heard(process, subject="n")
+    text = [("rep.csv", "a,b\n", "text"), ("note", "x", "text"), ("สวัสดีครับ.md", "x", "text")]
+    odd = [("-rf", b"x", "binary"), ("natsbridge.toml", b"x", "binary")]
+    send("n", [*odd, ("NATSbridge.TOML", "x", "text"), *text, ("e\u0301.bin", b"x", "binary")])
+    process.ended()
+    assert set(saved(natsbridge.cwd / "received")) == {
+        *("_-rf", "_natsbridge.toml", "_NATSbridge.TOML", "rep.csv", "note.txt"),
+        *("สวัสดีครับ.md", "é.bin"),
+    }

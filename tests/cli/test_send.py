@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -133,6 +134,7 @@ def test_every_failure_is_one_line(natsbridge: Runner, tmp_path: Path) -> None:
     (folder / "dates.json").write_text('[{"n": 99999999999999999999}]')
     (folder / "x.xlsx").write_bytes(b"x")
     (folder / "latin.txt").write_bytes(b"\xff")
+    (folder / "latin.csv").write_bytes("n,ort\n1,Köln\n".encode("latin-1"))
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         port = nobody.getsockname()[1]
@@ -152,7 +154,12 @@ def test_every_failure_is_one_line(natsbridge: Runner, tmp_path: Path) -> None:
             ("s.x", "--table", "x.xlsx"): ("x.xlsx is no table", ".parquet"),
             ("s.x", "--dict", "{"): ("--dict '{' is no JSON",),
             ("s.x", "--dict", '{"a": NaN}'): ("nan",),
-            ("s.x", "--file", "latin.txt=dictionary", "--timeout", "nan"): ("timeout",),
+            ("s.x", "--file", "latin.txt=dictionary"): ("latin.txt cannot be read", "not JSON"),
+            ("s.x", "--file", "latin.txt=text"): ("no UTF-8 text", "latin.txt=binary"),
+            ("s.x", "--file", "x.xlsx=jsontable"): ("'x.xlsx' is not JSON",),
+            ("s.x", "--file", "x.xlsx=table"): ("'table' is no type", "arrowtable"),
+            ("s.x", "--table", "latin.csv"): ("latin.csv cannot be read", "'ort' is no UTF-8"),
+            ("s.x", "x", "--timeout", "nan"): ("timeout",),
             ("two words", "x"): ("'two words'",),
             ("s.*", "x"): ("wildcard",),
             ("", "x"): ("subject",),
@@ -334,3 +341,28 @@ def test_a_stream_of_parquet_keeps_its_types(natsbridge: Runner, inbox: Any, fil
     first, second = inbox(file_url)["payloads"]
     assert first[1].schema.equals(table.schema)
     assert second[1] == [{"when": "2026-01-02T03:04:05.000000", "nan": None, "list": [1, 2]}]
+
+
+def test_a_text_file_that_is_no_utf_8_goes_as_what_it_is(
+    natsbridge: Runner, inbox: Any, file_url: str
+) -> None:
+    content = "name;ort\nMüller;Köln\n".encode("latin-1")
+    (natsbridge.cwd / "kunden.csv").write_bytes(content)
+    (natsbridge.cwd / "a=b.txt").write_text("Grüße")
+    natsbridge.inside("send", "s.l", "--file", "kunden.csv", "--file", "a=b.txt").ended()
+    assert inbox(file_url)["payloads"] == [
+        ("kunden.csv", content, "binary"),
+        ("a=b.txt", "Grüße", "text"),
+    ]
+
+
+def test_standard_input_that_is_closed_and_a_full_standard_output(natsbridge: Runner) -> None:
+    shell = ("sh", "-c")
+    python = f"{sys.executable} -m natsbridge"
+    run = natsbridge(f"exec {python} send s.x - <&-", line=shell)
+    run.failed("standard input is closed")
+    if Path("/dev/full").exists():
+        for command in ("send s.x hello", "send s.x hello --json", "doctor"):
+            run = natsbridge(f"exec {python} {command} >/dev/full", line=shell).ended(1)
+            assert run.err.count("the output can't be written: [Errno 28]") == 1
+            assert "Exception" not in run.err

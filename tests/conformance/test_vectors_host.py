@@ -18,7 +18,7 @@ from vector_server import VectorServer
 
 T = TypeVar("T")
 
-ABILITIES = {"arrow", "float64", "bigint", "surrogates"}
+ABILITIES = {"arrow", "float64", "bigint", "surrogates", "redirects"}
 RECEIVE = vectors.load("receive.json")
 SEND = vectors.load("send.json")
 #: Seconds to wait for a message that was published before.

@@ -26,7 +26,8 @@ For send.json the side calls its send with `subject(case)`, `data(case, ...)` an
 runner subscribes to the subject and hands the message to `send_problems`.
 
 Abilities a case may need ("needs"): "arrow" decodes Arrow IPC; "float64" has 64-bit floats;
-"bigint" has whole numbers of any size; "surrogates" has strings that can hold a lone surrogate.
+"bigint" has whole numbers of any size; "surrogates" has strings that can hold a lone surrogate;
+"redirects" is told where an HTTP redirect leads.
 """
 
 import base64

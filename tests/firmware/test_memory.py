@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 
 from device import micropython
+from harness import run_micropython
 
 MPY = Path(__file__).parent.parent.parent / "build" / "firmware"
 SIZES = {"a": 99_999, "b": 499_999, "c": 1_000_000, "d": 20_000_000, "e": 1_000_000}
@@ -32,3 +33,34 @@ def test_files_of_any_size_pass_through_64_kb(nats_url: str, file_url: str, tmp_
         one, twenty, again = (int(rows[name][step]) for name in "cde")
         assert abs(twenty - one) <= 1024, rows
         assert abs(twenty - again) <= 1024, rows
+
+
+def test_a_full_heap_gets_room_again() -> None:
+    """Where no piece of it is larger than a few bytes: what makes room needs next to none."""
+    script = """
+import gc, sys
+import natsbridge
+from natsbridge import errors
+
+def fill():
+    for part in ("send", "receive", "upload", "download", "recover", "plik", "calls", "dial"):
+        __import__("natsbridge." + part)
+    full = None
+    try:
+        while True:
+            full = [full]
+    except MemoryError:
+        return full
+
+def thin(full):
+    for _ in range(40):  # every other one goes
+        full[0] = full[0][0]
+        full = full[0]
+
+full = fill()
+thin(full)
+gc.collect()
+errors.keep_only()
+print(len([name for name in sys.modules if name.startswith("natsbridge.")]))
+"""
+    assert int(run_micropython(script, heap="128K")) < 7

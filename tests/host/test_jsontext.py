@@ -67,7 +67,18 @@ def test_loads_takes_the_limits_themselves() -> None:
     assert jsontext.loads("9" * 64) == int("9" * 64)
     assert jsontext.loads('"\\ud83d\\ude00"') == "😀"
     assert jsontext.loads('["[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[", "\\"[[[["]')
-    assert math.isinf(jsontext.loads("1e999", finite=False))
+    assert math.isinf(jsontext.loads("1e999", envelope=True))
+
+
+@pytest.mark.parametrize(
+    "text", ["1e2", "1E+2", "-0.50", "1e-7", "[1.0,2.5,1e-07]", '{"ü":[1e2,3]}']
+)
+def test_the_size_of_a_value_in_an_envelope_is_that_of_its_spelling(text: str) -> None:
+    value = jsontext.loads(text, envelope=True)
+    assert jsontext.size(value) == len(text.encode())
+    assert repr(jsontext.plain(value)) == repr(json.loads(text))
+    if isinstance(value, float):
+        assert type(jsontext.plain(value)) is float
 
 
 def test_repeated_keys_are_remembered() -> None:

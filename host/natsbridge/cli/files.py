@@ -6,7 +6,7 @@ are imported where they are needed: they take as long as the rest of the command
 
 from __future__ import annotations
 
-import contextlib
+import codecs
 import json
 import mimetypes
 import os
@@ -16,7 +16,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.csv
 
-from natsbridge import arrow, jsontext
+from natsbridge import arrow
+from natsbridge.cli.settings import CONFIG
 from natsbridge.download import MEMORY_LIMIT
 from natsbridge.errors import (
     DESERIALIZATION_ERROR,
@@ -25,10 +26,10 @@ from natsbridge.errors import (
     PAYLOAD_TOO_LARGE,
     NATSBridgeError,
 )
-from natsbridge.payload import TYPES
-from natsbridge.sink import FileTarget
+from natsbridge.payload import TYPES, from_bytes
+from natsbridge.sink import FileTarget, safe_name
 
-__all__ = ["TABLE_FORMATS", "Item", "arrow_file", "read_file", "read_table", "save", "value_file"]
+__all__ = ["TABLE_FORMATS", "Item", "converted", "read_file", "read_table", "received_name", "save"]
 
 #: (dataname, value, payload_type), as smartsend takes it.
 Item = tuple[str, Any, str]
@@ -39,6 +40,8 @@ TABLE_FORMATS = ("parquet", "csv", "arrow", "json")
 #: Bytes that any received table may take when it is converted; four times what came, if that is
 #: more: our own senders do not compress, and what claims to grow further is a bomb.
 TABLE_LEAST = 64 << 20
+#: Bytes of a text that are checked at a time.
+BLOCK = 1 << 20
 #: Cells of a table that rows with different columns may leave empty.
 MANY = 1 << 20
 #: Bytes of any value on its way to JSON.
@@ -46,9 +49,19 @@ CELL = 16
 
 
 def _split(argument: str) -> tuple[Path, str]:
-    """Return the path and the type of `PATH` or `PATH=TYPE`."""
+    """Return the path and the type of `PATH` or `PATH=TYPE`.
+
+    Raises:
+        NATSBridgeError: `INVALID_ARGUMENT` for an unknown type.
+    """
     path, mark, kind = argument.rpartition("=")
-    return (Path(path), kind) if mark and kind in TYPES else (Path(argument), "")
+    if not mark or Path(argument).exists():
+        return Path(argument), ""
+    if kind not in TYPES:
+        raise NATSBridgeError(
+            INVALID_ARGUMENT, f"{argument}: {kind!r} is no type; use one of {', '.join(TYPES)}"
+        )
+    return Path(path), kind
 
 
 def _unreadable(path: Path, e: object) -> NATSBridgeError:
@@ -62,11 +75,22 @@ def read_file(argument: str) -> Item:
     Raises:
         NATSBridgeError: `INVALID_ARGUMENT`.
     """
-    path, kind = _split(argument)
-    if not kind:
-        kind = (mimetypes.guess_type(path.name)[0] or "").partition("/")[0]
-        kind = kind if kind in ("image", "audio", "video", "text") else "binary"
+    path, given = _split(argument)
+    guess = (mimetypes.guess_type(path.name)[0] or "").partition("/")[0]
+    kind = given or (guess if guess in ("image", "audio", "video", "text") else "binary")
     try:
+        if kind == "text" and path.is_file():
+            try:
+                check_text(path)
+            except NATSBridgeError as e:
+                if given:
+                    raise _unreadable(path, f"{e.message}; send it as {path}=binary") from None
+                kind = "binary"  # text of another encoding
+        elif kind in ("dictionary", "jsontable", "arrowtable") and path.is_file():
+            try:
+                from_bytes(path.name, path.read_bytes(), kind, MEMORY_LIMIT)
+            except NATSBridgeError as e:
+                raise _unreadable(path, e.message) from None
         return path.name, path.open("rb"), kind
     except OSError as e:
         raise _unreadable(path, e) from None
@@ -89,6 +113,9 @@ def read_table(argument: str) -> Item:
                 value = _table_of(value)
         elif suffix == ".csv":
             value = pyarrow.csv.read_csv(path)
+            for field in value.schema:
+                if pa.types.is_binary(field.type):
+                    raise ValueError(f"column {field.name!r} is no UTF-8: save it as UTF-8 first")
         elif suffix == ".parquet":
             from pyarrow import parquet
 
@@ -232,37 +259,75 @@ def table_bytes(table: pa.Table, form: str, limit: int | None = None) -> bytes:
     return content
 
 
-def arrow_file(dataname: str, data: bytes, tables: str) -> tuple[str, bytes]:
-    """Return the file name and content for a received arrowtable (blocking).
+def received_name(dataname: str, kind: str, tables: str = "") -> str:
+    """Return the name for a received payload, with a suffix that tells what is in the file.
+
+    Never one that a program takes for something else: an option, or this command's configuration.
+
+    Args:
+        dataname: what the sender calls it.
+        kind: its payload type.
+        tables: the format that a table was written in; "": it is as it came.
+    """
+    if tables:
+        dataname = _suffixed(dataname, f".{tables}")
+    elif kind == "arrowtable":
+        dataname = _suffixed(dataname, ".arrow")
+    elif kind in ("dictionary", "jsontable"):
+        dataname = _suffixed(dataname, ".json")
+    elif kind == "text" and not Path(dataname).suffix:
+        dataname += ".txt"
+    name = safe_name(dataname)
+    return "_" + name if name.startswith("-") or name.casefold() == CONFIG else name
+
+
+def check_text(path: Path) -> None:
+    """Check that a file is UTF-8 (blocking). Raises `DESERIALIZATION_ERROR`."""
+    decode = codecs.getincrementaldecoder("utf-8")().decode
+    with path.open("rb") as file:
+        try:
+            while block := file.read(BLOCK):
+                decode(block)
+            decode(b"", True)
+        except UnicodeDecodeError as e:
+            raise NATSBridgeError(DESERIALIZATION_ERROR, f"it is no UTF-8 text ({e})") from None
+
+
+def converted(path: Path, kind: str, tables: str) -> bytes | None:
+    """Check a received value, and return what its file should hold instead (blocking).
+
+    Args:
+        path: the payload as it came.
+        kind: "text", "dictionary", "jsontable" or "arrowtable".
+        tables: the format for tables.
+
+    Returns:
+        The table in that format, or None: it stays as it is.
 
     Raises:
         NATSBridgeError: `DESERIALIZATION_ERROR`, `PAYLOAD_TOO_LARGE`, and as `table_bytes`.
     """
-    limit = min(max(TABLE_LEAST, 4 * len(data)), MEMORY_LIMIT)
-    table = arrow.read_table(dataname, data, limit)
-    return _suffixed(dataname, f".{tables}"), table_bytes(table, tables, limit)
-
-
-def value_file(dataname: str, value: Any, kind: str, tables: str) -> tuple[str, bytes]:
-    """Return the file name and content for a payload that is a value (blocking).
-
-    Raises:
-        NATSBridgeError: `DESERIALIZATION_ERROR`.
-    """
     if kind == "text":
-        return _suffixed(dataname, ".txt"), value.encode()
-    if kind == "jsontable" and tables != "json":
-        # Rows that do not go together, or not into that format, stay what they are.
-        with contextlib.suppress(
-            *(pa.ArrowException, ValueError, TypeError, ArithmeticError, NATSBridgeError)
-        ):
-            table = _table_of(value)
-            if table.num_columns:
-                return _suffixed(dataname, f".{tables}"), table_bytes(table, tables)
+        check_text(path)
+        return None
+    if path.stat().st_size > MEMORY_LIMIT:
+        raise NATSBridgeError(PAYLOAD_TOO_LARGE, "it is more than memory should hold")
+    data = path.read_bytes()
+    limit = min(max(TABLE_LEAST, 4 * len(data)), MEMORY_LIMIT)
+    value = from_bytes(path.name, data, kind, limit)
+    if kind == "arrowtable":
+        return table_bytes(value, tables, limit)
+    if kind == "dictionary" or tables == "json" or not value:
+        return None
     try:
-        return _suffixed(dataname, ".json"), jsontext.dumps(value).encode()
-    except (ValueError, UnicodeEncodeError) as e:
-        raise NATSBridgeError(DESERIALIZATION_ERROR, f"{dataname!r} cannot be saved: {e}") from None
+        table = _table_of(value)
+        if not table.num_columns:
+            return None
+    except (pa.ArrowException, ValueError, TypeError, ArithmeticError) as e:
+        raise NATSBridgeError(
+            INVALID_PAYLOAD_TYPE, f"its rows do not make a table of {tables}: {e}"
+        ) from None
+    return table_bytes(table, tables)
 
 
 def _suffixed(name: str, suffix: str) -> str:

@@ -12,6 +12,7 @@ import contextlib
 import io
 import json
 import logging
+import os
 import signal
 import sys
 import textwrap
@@ -160,6 +161,10 @@ class Output:
             code = asyncio.run(_until_terminated(work())) or 0
         except NATSBridgeError as e:
             self.fail(e)
+            code = FAILED
+        except OSError as e:  # of stdout: what else can fail has an error of its own
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or it fails at exit
+            print(f"the output can't be written: {e}", file=sys.stderr)
             code = FAILED
         except KeyboardInterrupt:
             code = INTERRUPTED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 import threading
@@ -14,19 +15,22 @@ from typing import Any
 import click
 
 import natsbridge
-from natsbridge.cli.files import TABLE_FORMATS, arrow_file, save, value_file
+from natsbridge.cli.breaks import breaks_told
+from natsbridge.cli.files import TABLE_FORMATS, converted, received_name, save
 from natsbridge.cli.output import FAILED, NOTHING_CAME, Bars, Output, column, rate, size
 from natsbridge.cli.settings import Settings, output_options, peer_options
-from natsbridge.client import Msg
-from natsbridge.download import MEMORY_LIMIT, in_thread
+from natsbridge.client import Msg, Subscription
+from natsbridge.download import in_thread
 from natsbridge.errors import (
     DESERIALIZATION_ERROR,
+    DOWNLOAD_FAILED,
     INVALID_ARGUMENT,
     PAYLOAD_TOO_LARGE,
+    URL_NOT_ALLOWED,
     NATSBridgeError,
 )
-from natsbridge.payload import BYTE_TYPES
 from natsbridge.reader import Envelope, read_envelope
+from natsbridge.sink import FileTarget
 
 __all__ = ["command"]
 
@@ -39,6 +43,8 @@ Examples:
 
 #: Messages that are received at a time, so that a large file holds up nobody else's.
 AT_ONCE = 8
+#: Types whose files are what came.
+PLAIN = ("image", "audio", "video", "binary")
 #: Width of each column: with the rate and the spaces between, it makes 80.
 COLUMNS = (8, 8, 7, 16, 10, 8, 6)
 TITLES = ("time", "from", "purpose", "file", "type", "size", "via", "rate")
@@ -104,45 +110,58 @@ class _Receiver:
         self.nack = nack
         self.failed = 0
         self.started = 0
-        self._converting = threading.Lock()  # one table in memory at a time
+        self._converting = threading.Lock()  # one value in memory at a time
+        self._main: asyncio.Task[Any] | None = None
+        self._unheard = False
 
     async def run(self, subject: str) -> int:
         """Receive until --count, --timeout or Ctrl-C: the exit code."""
         self._make_folder()
-        async with await self.settings.connect() as nc:
+        async with await self.settings.connect() as nc, breaks_told(self.out, nc):
             sub = await nc.subscribe(subject, self.queue)
+            await nc.flush()
             self.out.line(f"Listening on {subject} at {nc.url}, saving in {self.folder}/", "dim")
+            self.out.record(listening=subject, server=nc.url, out=str(self.folder))
             self._row(TITLES, "bold")
-            room = asyncio.Semaphore(AT_ONCE)
-            tasks: set[asyncio.Task[None]] = set()
-            with self.out.progress() as progress:
-                try:
-                    while self.count is None or self.started < self.count:
-                        await room.acquire()
-                        try:
-                            msg = await sub.next(self.timeout)
-                        except NATSBridgeError as e:
-                            if e.code != PAYLOAD_TOO_LARGE:
-                                raise
-                            self._failed(e)  # messages were dropped: on with the next ones
-                            room.release()
-                            continue
-                        if msg is None:
-                            break
-                        self.started += 1
-                        task = asyncio.create_task(self._receive(msg, Bars(progress)))
-                        tasks.add(task)
-                        task.add_done_callback(tasks.discard)
-                        task.add_done_callback(lambda _: room.release())
-                    if tasks:
-                        await asyncio.wait(tasks)
-                finally:
-                    for task in tasks:
-                        task.cancel()
-                    await asyncio.gather(*tasks, return_exceptions=True)
+            self._main = asyncio.current_task()
+            try:
+                await self._loop(sub)
+            except asyncio.CancelledError:
+                if not self._unheard:
+                    raise
+                return FAILED
         if self.failed:
             return FAILED
         return NOTHING_CAME if self.count and self.started < self.count else 0
+
+    async def _loop(self, sub: Subscription) -> None:
+        room = asyncio.Semaphore(AT_ONCE)
+        tasks: set[asyncio.Task[None]] = set()
+        with self.out.progress() as progress:
+            try:
+                while self.count is None or self.started < self.count:
+                    await room.acquire()
+                    try:
+                        msg = await sub.next(self.timeout)
+                    except NATSBridgeError as e:
+                        if e.code != PAYLOAD_TOO_LARGE:
+                            raise
+                        self._failed(e)  # messages were dropped: on with the next ones
+                        room.release()
+                        continue
+                    if msg is None:
+                        break
+                    self.started += 1
+                    task = asyncio.create_task(self._receive(msg, Bars(progress)))
+                    tasks.add(task)
+                    task.add_done_callback(tasks.discard)
+                    task.add_done_callback(lambda _: room.release())
+                if tasks:
+                    await asyncio.wait(tasks)
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
 
     def _make_folder(self) -> None:
         try:
@@ -156,23 +175,29 @@ class _Receiver:
     async def _receive(self, msg: Msg, bars: Bars) -> None:
         begun = time.monotonic()
         try:
-            env = await natsbridge.smartreceive(
-                msg,
-                fileserver_url=self.settings.fileserver,
-                sink=self.folder,
-                max_payload_size=self.limit,
-                allowed_urls=self.allow,
-                nack=self.nack,
-                on_progress=bars,
-            )
-            record = await in_thread(self._save, env, msg.data)
-            self._show(msg, record, time.monotonic() - begun)
-        except NATSBridgeError as e:
-            e.message = f"{_as_options(e.message)} (a message on {msg.subject})"
-            self._failed(e)
-        except Exception as e:  # whatever a stranger sends, the others' messages are received
-            text = f"a message on {msg.subject}: {type(e).__name__}: {e}"
-            self._failed(NATSBridgeError(DESERIALIZATION_ERROR, text))
+            try:
+                env = await natsbridge.smartreceive(
+                    msg,
+                    fileserver_url=self.settings.fileserver,
+                    sink=self._sink,
+                    max_payload_size=self.limit,
+                    allowed_urls=self.allow,
+                    nack=self.nack,
+                    on_progress=bars,
+                )
+                record = await in_thread(self._save, env, msg.data)
+                self._show(msg, record, time.monotonic() - begun)
+            except NATSBridgeError as e:
+                e.message = f"{_as_options(e.message)} (a message on {msg.subject})"
+                self._failed(e)
+                await in_thread(self._keep_links, e, msg.data)
+            except Exception as e:  # whatever a stranger sends, the others' messages are received
+                text = f"a message on {msg.subject}: {type(e).__name__}: {e}"
+                self._failed(NATSBridgeError(DESERIALIZATION_ERROR, text))
+        except SystemExit:  # whoever read our output has gone
+            self._unheard = True
+            assert self._main is not None
+            self._main.cancel()
         finally:
             bars.close()
 
@@ -180,35 +205,54 @@ class _Receiver:
         self.failed += 1
         self.out.fail(e)
 
+    def _sink(self, dataname: str, kind: str, size: int | None) -> FileTarget:
+        """Take every payload as it came: what it claims to be is looked at when all are there."""
+        return FileTarget(self.folder, received_name(dataname, kind))
+
     def _save(self, env: dict[str, Any], message: bytes) -> dict[str, Any]:
-        """Save what is not in the folder yet, and the envelope, which is returned."""
-        saved: list[Path] = []
-        for name, data, kind in env["payloads"]:
-            if kind == "arrowtable":
-                saved.append(self._convert(name, Path(data)))
-            elif kind in BYTE_TYPES:
-                saved.append(Path(data))
-            else:
-                saved.append(save(self.folder, *value_file(name, data, kind, self.tables)))
-        stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+        """Make what came what it should be, and save the envelope, which is returned."""
+        saved = [
+            Path(path) if kind in PLAIN else self._convert(name, Path(path), kind)
+            for name, path, kind in env["payloads"]
+        ]
         record = _record(env, read_envelope(message), saved)
-        text = json.dumps(record, ensure_ascii=False, indent=1)
-        name = f"{stamp}-{env['msg_id'][:8]}.envelope.json"
-        save(self.folder, name, text.encode(errors="replace"))
+        self._save_envelope(record, "envelope")
         return record
 
-    def _convert(self, name: str, raw: Path) -> Path:
-        """Return the file that a received table became; where it can't, the table as it came."""
+    def _convert(self, dataname: str, came: Path, kind: str) -> Path:
+        """Return the file that a value became; where it can't, the file as it came."""
         try:
-            if raw.stat().st_size > MEMORY_LIMIT:
-                raise NATSBridgeError(PAYLOAD_TOO_LARGE, "it is more than memory should hold")
             with self._converting:
-                path = save(self.folder, *arrow_file(name, raw.read_bytes(), self.tables))
+                content = converted(came, kind, self.tables)
+                if content is None:
+                    return came
+                name = received_name(dataname, kind, self.tables)
+                path = save(self.folder, name, content)
         except NATSBridgeError as e:
-            self.out.warn(f"{raw.name} stays as it came: {e}")
-            return raw
-        raw.unlink()
+            self.out.warn(f"{came.name} stays as it came: {e}")
+            return came
+        if name == received_name(dataname, kind):
+            return path.replace(came)
+        came.unlink()
         return path
+
+    def _save_envelope(self, record: dict[str, Any], what: str) -> Path:
+        stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+        text = json.dumps(record, ensure_ascii=False, indent=1)
+        name = f"{stamp}-{record['msg_id'][:8]}.{what}.json"
+        return save(self.folder, name, text.encode(errors="replace"))
+
+    def _keep_links(self, e: NATSBridgeError, message: bytes) -> None:
+        """Keep the envelope of a message whose files may be fetched later."""
+        with contextlib.suppress(NATSBridgeError):  # it is none, or there is no room for it
+            envelope = read_envelope(message)
+            links = [p for p in envelope.payloads if isinstance(p, dict)]
+            links = [p for p in links if p.get("transport") == "link"]
+            if links and e.code in (DOWNLOAD_FAILED, URL_NOT_ALLOWED):
+                error = {"code": e.code, "message": e.message}
+                record = {**envelope.fields, "payloads": links, "error": error}
+                path = self._save_envelope(record, "failed")
+                self.out.warn(f"Its envelope, with the URLs, is kept in {path}")
 
     def _show(self, msg: Msg, env: dict[str, Any], seconds: float) -> None:
         self.out.record(subject=msg.subject, seconds=round(seconds, 3), **env)

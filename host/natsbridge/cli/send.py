@@ -14,7 +14,7 @@ from rich.text import Text
 import natsbridge
 from natsbridge.cli.files import Item, read_file, read_table
 from natsbridge.cli.output import Bars, Output, clean, size
-from natsbridge.cli.settings import Settings, output_options, peer_options
+from natsbridge.cli.settings import Settings, complete_path, output_options, peer_options
 from natsbridge.errors import INVALID_ARGUMENT, NATSBridgeError
 
 __all__ = ["command"]
@@ -47,6 +47,8 @@ def _payloads(
 
 
 def _standard_input() -> str:
+    if sys.stdin is None:
+        raise NATSBridgeError(INVALID_ARGUMENT, "standard input is closed: there is no TEXT in it")
     try:
         return sys.stdin.buffer.read().decode()
     except UnicodeDecodeError as e:
@@ -62,6 +64,7 @@ def _standard_input() -> str:
     "files",
     multiple=True,
     metavar="PATH[=TYPE]",
+    shell_complete=complete_path,
     help="Its type is guessed: image, audio, video, text or binary.",
 )
 @click.option(
@@ -69,6 +72,7 @@ def _standard_input() -> str:
     "tables",
     multiple=True,
     metavar="PATH[=TYPE]",
+    shell_complete=complete_path,
     help="A .csv, .parquet or .arrow file becomes an arrowtable, .json a jsontable.",
 )
 @click.option("--dict", "dicts", multiple=True, metavar="JSON", help="A dictionary.")

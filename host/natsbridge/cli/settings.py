@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
 import natsbridge
 from natsbridge.cli.output import Output
@@ -22,10 +23,17 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["Settings", "output_options", "peer_options", "read_config"]
+__all__ = ["CONFIG", "Settings", "complete_path", "output_options", "peer_options", "read_config"]
 
 #: Where defaults are looked for when nobody names a file.
 CONFIG = "natsbridge.toml"
+
+
+def complete_path(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Have the shell complete a path, where no type of click's says that it is one."""
+    return [CompletionItem(incomplete, type="file")]
 
 
 @dataclass(frozen=True)
@@ -81,6 +89,7 @@ _PEER = (
         default="",
         envvar="NATS_CA",
         metavar="FILE",
+        shell_complete=complete_path,
         help="A PEM file to verify TLS with; it demands TLS.",
     ),
 )

@@ -11,6 +11,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from natsbridge import jsontext
+from natsbridge.cli.breaks import breaks_told
 from natsbridge.cli.output import NOTHING_CAME, Output, clean, column, size
 from natsbridge.cli.settings import Settings, output_options, peer_options
 from natsbridge.client import Msg
@@ -63,9 +64,11 @@ async def _watch(
     timeout: float | None,
 ) -> int:
     shown = 0
-    async with await settings.connect() as nc:
+    async with await settings.connect() as nc, breaks_told(out, nc):
         sub = await nc.subscribe(subject)
+        await nc.flush()
         out.line(f"Watching {subject} at {nc.url}", "dim")
+        out.record(watching=subject, server=nc.url)
         while count is None or shown < count:
             msg = await sub.next(timeout)
             if msg is None:

@@ -312,6 +312,47 @@ def received_numbers() -> None:
         '{"x":[1e400,-0,' + longest + '],"payloads":[]}',
         [],
     )
+    twice = '{"a":1,"a":2}'
+    ok(
+        "keys-twice-in-a-dictionary",
+        "of equal keys in the application's objects, the last counts",
+        wire(direct(twice, "dictionary")),
+        [["msg", {"json": {"a": 2}}, "dictionary"]],
+    )
+    ok(
+        "keys-twice-in-metadata",
+        "of equal keys in the application's objects, the last counts",
+        wire(direct(), metadata=["@"]).replace('["@"]', twice),
+        [HELLO],
+        fields={"metadata": {"a": 2}},
+    )
+    ok(
+        "keys-twice-unknown",
+        "unknown keys are skipped with whatever they hold",
+        wire(direct()).replace("{", f'{{"x":{twice},"x":1,', 1),
+        [HELLO],
+    )
+    ok(
+        "direct-other-sha256",
+        "in a direct payload it has no effect",
+        wire(direct(metadata={"sha256": "0" * 64, "removable": True})),
+        [HELLO],
+    )
+    ok(
+        "unknown-number-in-payload-metadata",
+        "an unknown key's number needs only be well formed",
+        wire(direct(metadata=["@"])).replace('["@"]', '{"x":1e400}'),
+        [HELLO],
+    )
+    for name, number in {"exponent": "1e2", "short-exponent": "1e-7", "capital": "1E2"}.items():
+        ok(
+            f"json-number-{name}",
+            "size counts numbers as the sender spells them",
+            wire(
+                direct(b"", "dictionary", encoding="json", data=["@"], size=len(number) + 2)
+            ).replace('["@"]', f"[{number}]"),
+            [["msg", {"json": [float(number)]}, "dictionary"]],
+        )
 
 
 def received_errors_response() -> None:
@@ -350,6 +391,34 @@ def received_errors_response() -> None:
         "error-null-details",
         "null is absence",
         '{"error":{"code":"X","message":null,"details":null}}',
+        [],
+        fields={"error": {"code": "X", "message": "", "details": {}}},
+    )
+    ok(
+        "error-null-payloads",
+        "null is absence",
+        '{"payloads":null,"error":{"code":"X"}}',
+        [],
+        fields={"error": {"code": "X", "message": "", "details": {}}},
+    )
+    ok("error-null", "null is absence", wire(direct(), error=None), [HELLO])
+    longest = {"code": "@c@", "message": "@m@", "details": {"k": "@d@"}}
+    ok(
+        "error-at-its-limits",
+        "each has its own limit, also all of them together",
+        splice(
+            compact({"error": longest}),
+            c=repeat("c", 1024),
+            m=repeat("m", 1024),
+            d=repeat("d", 4088),
+        ),
+        [],
+        fields={"error": {"code": "c" * 1024, "message": "m" * 1024, "details": {"k": "d" * 4088}}},
+    )
+    ok(
+        "error-long-unknown-key",
+        "an unknown key's value has no limit",
+        splice('{"error":{"x":"@x@","code":"X"}}', x=repeat("x", 5000)),
         [],
         fields={"error": {"code": "X", "message": "", "details": {}}},
     )

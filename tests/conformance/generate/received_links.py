@@ -111,6 +111,7 @@ def received_links() -> None:
         wire(link(b"abc", url="{fileserver}/r1")),
         GOT,
         files={**hop, "/r3": redirect(PATH, 307), PATH: {"text": "abc"}},
+        needs=["redirects"],
     )
     ok(
         "redirect-to-download-domain",
@@ -123,6 +124,7 @@ def received_links() -> None:
             PATH: {"text": "abc"},
         },
         options={"fileserver_url": "{fileserver}/plik"},
+        needs=["redirects"],
     )
     ok(
         "same-file-twice",

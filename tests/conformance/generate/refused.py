@@ -133,6 +133,13 @@ def refused_duplicates() -> None:
         INVALID,
         '{"error":{"code":"X"},"error":{"code":"X"}}',
     )
+    for key, value in {"code": '"X"', "message": '"a"', "details": "{}"}.items():
+        bad(
+            f"duplicate-error-{key}",
+            "a known key appears once",
+            INVALID,
+            f'{{"error":{{"code":"X","message":"a","details":{{}},"{key}":{value}}}}}',
+        )
     for key, value in direct().items():
         bad(
             f"duplicate-payload-{key}",
@@ -391,6 +398,20 @@ def refused_payloads() -> None:
         "size limits the compact text",
         INTEGRITY,
         wire(direct(b"", "dictionary", encoding="json", data={"a": 1}, size=6)),
+    )
+    for name, metadata in {"sha256": {"sha256": "0"}, "removable": {"removable": 1}}.items():
+        bad(
+            f"direct-bad-{name}",
+            "it has its type in a direct payload too",
+            INVALID,
+            wire(direct(metadata=metadata)),
+        )
+    spelled = wire(direct(b"", "dictionary", encoding="json", data=["@"], size=5))
+    bad(
+        "json-number-longer-than-size",
+        "size counts numbers as the sender spells them",
+        INTEGRITY,
+        spelled.replace('["@"]', "[1.50]"),
     )
     bad(
         "json-text-longer-than-size",

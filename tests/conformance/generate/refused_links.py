@@ -281,13 +281,15 @@ def refused_downloads() -> None:
         "file": "file:///etc/passwd",
         "userinfo": "http://user@{authority}" + PATH,
     }.items():
-        leads(name, "a redirect is held to the same rule", URL, {"/r1": redirect(location)})
+        why = "a redirect is held to the same rule"
+        leads(name, why, URL, {"/r1": redirect(location)}, needs=["redirects"])
     leads(
         "out-of-prefix",
         "a redirect is held to the same rule",
         URL,
         {"/plik/r1": redirect(PATH)},
         options={"fileserver_url": "{fileserver}/plik"},
+        needs=["redirects"],
     )
     RECEIVE[-1]["wire"] = wire(link(b"abc", url="{fileserver}/plik/r1"))
     bad(
