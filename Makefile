@@ -26,15 +26,15 @@ help:
 	@echo
 	@sed -n 's/^\([a-z-]*\):.*## /    make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 	@echo
-	@echo 'The first of them sets up .venv. MICROPYTHON=path/to/micropython takes another device.'
+	@echo 'The first of them sets up .venv. MICROPYTHON=path takes another device.'
 
-demo: $(MPY) $(DEVICE)  ## a device and a desktop exchange payloads; FILE=path sends your own
+demo: $(MPY) $(DEVICE)  ## a device and a desktop exchange payloads, or FILE=path
 	@exec $(BIN)/python tools/demo.py $${FILE:+"$$FILE"}
 
 test: $(MPY) $(DEVICE) $(PEERS)  ## all tests, under ten minutes
 	@$(BIN)/python -m pytest -q
 
-test-long: $(MPY)  ## the tests that take minutes: a device that runs long, large files
+test-long: $(MPY)  ## the tests that take minutes: long runs, large files
 	@$(BIN)/python -m pytest -q -m long
 
 test-peers: chromium $(READY) $(NPM)  ## peers in JavaScript: Node.js, and a page in Chromium
@@ -44,7 +44,7 @@ test-peers: chromium $(READY) $(NPM)  ## peers in JavaScript: Node.js, and a pag
 	  "'$$package ' + require('./$$package/package.json').version"; done
 	@$(BIN)/python -m pytest -q -rs -m peers
 
-test-fleet: $(MPY)  ## brokers that come and go, and 200 devices at once; NATSBRIDGE_FLEET=500
+test-fleet: $(MPY)  ## brokers that come and go, and 200 devices at once
 	@$(BIN)/python -m pytest -q -m fleet
 
 # Those that start a device; at every byte, those that are done in seconds then.
@@ -61,7 +61,7 @@ QUICK := $(EVERY) and not test_reconnect and not tls and not secure and not same
 QUICK += and not test_memory and not test_mixed and not five_megabytes
 QUICK += and not 00000 and not 99999 and not three-that-do-not-fit
 
-test-rough: $(MPY)  ## the device's tests, over sockets as partial as a board's; NATSBRIDGE_ROUGH=seed
+test-rough: $(MPY)  ## the device's tests, over sockets as partial as a board's
 	@seed=$${NATSBRIDGE_ROUGH:-$$(date +%s)}; seed=$${seed%%:*}; \
 	  echo "The same again: make test-rough NATSBRIDGE_ROUGH=$$seed"; \
 	  NATSBRIDGE_ROUGH=$$seed $(BIN)/python -m pytest -q $(DEVICE_TESTS) -k '$(EVERY)' && \
@@ -74,7 +74,7 @@ lint: firmware $(DEVICE)  ## formatting, lint, types, spelling
 	  $(filter-out %_device.py,$(wildcard tools/*.py))
 	@$(BIN)/codespell
 
-firmware: $(MPY)  ## the device's package as .mpy, in build/firmware/natsbridge/, and for mip
+firmware: $(MPY)  ## the device's package as .mpy in build/firmware/, for mip too
 	@rm -f $(filter-out $(MPY),$(wildcard build/firmware/natsbridge/*.mpy))
 	@echo "$(words $(MPY)) modules, $$(cat $(MPY) | wc -c | tr -d ' ') bytes, in build/firmware/natsbridge/"
 	@$(BIN)/python tools/release.py
@@ -91,7 +91,7 @@ bench: firmware $(DEVICE) $(PEERS)  ## the device's and the desktop's rates, bes
 	@$(BIN)/python tools/bench_host.py
 
 clean:  ## remove what make made, .venv too (inbox/ stays)
-	@rm -rf .venv build .hypothesis .mypy_cache .pytest_cache .ruff_cache host/*.egg-info
+	@rm -rf .venv build .hypothesis .mypy_cache .pytest_cache .ruff_cache host/.ruff_cache
 	@find firmware host tests tools -name __pycache__ -prune -exec rm -rf {} +
 
 build/%.mpy: %.py $(READY)
@@ -101,6 +101,7 @@ build/%.mpy: %.py $(READY)
 # Packages that bench.py measures beside ours, as .mpy too.
 $(PEERS): tools/constraints.txt $(READY)
 	@rm -rf $(@D)
+	@$(PIP) install -c tools/constraints.txt setuptools
 	@$(PIP) install -c tools/constraints.txt --no-deps --no-compile --no-build-isolation \
 	  --target $(@D)/pip micro-nats micropython-umqtt.simple
 	@for f in $$(cd $(@D)/pip && find micro_nats umqtt -name '*.py'); do \
@@ -131,6 +132,6 @@ $(READY): host/pyproject.toml tools/constraints.txt
 	    exit 1; }
 	@echo 'Setting up .venv: this takes a minute the first time.'
 	@$(PYTHON) -m venv .venv
-	@$(PIP) install -c tools/constraints.txt pip setuptools
+	@$(PIP) install -c tools/constraints.txt pip hatchling
 	@PYTHONWARNINGS=ignore $(PIP) install -c tools/constraints.txt --no-build-isolation -e 'host[dev]'
 	@touch $@

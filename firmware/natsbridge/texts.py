@@ -27,7 +27,7 @@ https: %s wants TLS, and nobody told which CA to trust: pass tls to plik_upload,
 and smartreceive (tls={"ca": "ca.pem"})
 folder: %r is no folder that exists, and no callable; make it first
 metadata: metadata must be a dict of JSON values, at most 4096 bytes of them
-msg: smartreceive takes a Msg, as next() returns it, not %r
+msg: smartreceive takes a Msg, not %r; next() returns None when nothing came
 read: the message on %s is no longer there: it was read already, or another call read past it; \
 use a large message before the next call
 limit: %s can't be %r: it is a number (of bytes, things or attempts a whole one) from %d on
@@ -60,10 +60,10 @@ unsubbed: the subscription to %s has ended; subscribe again
     INVALID_PAYLOAD_TYPE: """
 json: payload %r can't be sent as %s: JSON takes no %s (keys are str; numbers are finite and of at \
 most 63 digits; at most 32 levels)
-mismatch: payload %r can't be sent as %s: it is a %s
-str: payload %r can't be sent as %s: it is a %s; to send a file, pass open(path, 'rb')
+mismatch: payload %r can't be sent as %s: it is of type %s
+str: payload %r can't be sent as %s: it is of type %s; for a file pass open(path, 'rb')
 stream: payload %r can't be sent as %s: it is a text stream, a %s; open the file with 'rb'
-table: payload %r can't be sent as %s: it is a %s, but no list of dicts
+table: payload %r can't be sent as %s: it is of type %s, no list of dicts
 type: payload %r has the unknown type %r; use one of %s
 """,
     INVALID_TRANSPORT: """

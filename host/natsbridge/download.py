@@ -211,11 +211,11 @@ class _Transfer:
         download, status = self._download, response.status
         if status in http.RETRY_STATUS:
             retry_after = response.headers.get("Retry-After", "")
-            raise _Again(f"the server answered {status}", status, retry_after)
+            text = await http.words(response)
+            raise _Again(http.answered(status, text), status, retry_after)
         if status not in (200, 206):
             text = await http.read_text(response)
-            advice = http.ADVICE.get(status, "")
-            raise download.failed(f"the server answered {status} {text}{advice}", status, 1)
+            raise download.failed(http.answered(status, text), status, 1)
         if response.headers.get("Content-Encoding", "identity") != "identity":
             raise download.failed("the server compressed it, unasked", status, 1)
         resumed = status == 206

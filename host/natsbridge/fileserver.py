@@ -17,13 +17,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import errno
 import hmac
 import ipaddress
 import json
 import logging
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote, urlsplit
@@ -60,6 +61,11 @@ PAGE = (
     "<!DOCTYPE html><meta charset=utf-8><title>NATSBridge file server</title>"
     "<h1>NATSBridge file server</h1><p>Files are kept here for a while and fetched by their URL."
 )
+
+#: What a full disk, or a user's share of it, is called; and what is answered then. Plik tells why
+#: only in its Debug mode, else "internal server error".
+FULL = (errno.ENOSPC, errno.EDQUOT)
+NO_SPACE = "unable to save file : no space left on the file server's disk"
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -126,7 +132,7 @@ async def _answer_errors(request: web.Request, handler: Handler) -> web.StreamRe
         error = e
     except OSError as e:
         logger.error("file server: %s %s: %s", request.method, request.path, e)
-        error = refusal(500, "internal server error")
+        error = refusal(500, NO_SPACE if e.errno in FULL else "internal server error")
     if not request.content.at_eof():
         error.force_close()
     agent = request.headers.get("User-Agent", "").lower()
@@ -151,6 +157,8 @@ class FileServer:
         download_domain: `scheme://host:port` that files are to be fetched from, if another than
             the server's own; requests under other names are redirected there.
         sweep_interval: seconds between searches for what has expired.
+        on_trouble: called with one line when the folder cannot be written to, and then not before
+            a file was taken again.
 
     Attributes:
         url: where the server is, from this machine; "" before it runs.
@@ -171,6 +179,7 @@ class FileServer:
         max_ttl: int = 30 * 86400,
         download_domain: str = "",
         sweep_interval: float = 60,
+        on_trouble: Callable[[str], object] = lambda text: None,
     ) -> None:
         if not token and not is_loopback(host):
             raise _unusable(
@@ -200,6 +209,8 @@ class FileServer:
         self._max_ttl = max_ttl
         self._download_domain = download_domain.rstrip("/")
         self._sweep_interval = sweep_interval
+        self._on_trouble = on_trouble
+        self._in_trouble = False
         self._runner: web.AppRunner | None = None
         self._sweeper: asyncio.Task[None] | None = None
 
@@ -307,6 +318,20 @@ class FileServer:
             }
         )
 
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Tell of an error of the disk's in the block."""
+        try:
+            yield
+        except ConnectionError:
+            raise
+        except OSError as e:
+            if e.errno and not self._in_trouble:
+                self._in_trouble = True
+                why = e.strerror or str(e)
+                self._on_trouble(f"the file server cannot keep files in {self._folder}: {why}")
+            raise
+
     async def _create(self, request: web.Request) -> web.Response:
         given = request.headers.get("X-PlikToken", "") or _password(request)
         if self._token and not given:
@@ -330,7 +355,8 @@ class FileServer:
             why = f"invalid TTL. (maximum allowed is : {self._max_ttl})"
         if why:
             raise refusal(400, f"unable to create upload : {why}")
-        upload = self._store.create(ttl, options["oneshot"], options["removable"])
+        with self._writing():
+            upload = self._store.create(ttl, options["oneshot"], options["removable"])
         answer = upload.to_json(admin=True, download_domain=self._download_domain)
         answer["files"] = None
         return web.Response(text=json.dumps(answer), content_type="text/plain")
@@ -360,7 +386,7 @@ class FileServer:
         if len(name.encode()) > MAX_NAME:
             text = f"unable to create file : file name {name[:20]}... is too long,"
             raise refusal(400, f"{text} maximum length is {MAX_NAME} characters")
-        with self._store.add(upload, name, self._max_file_size) as incoming:
+        with self._writing(), self._store.add(upload, name, self._max_file_size) as incoming:
             try:
                 async for data in form.data():
                     await asyncio.to_thread(incoming.write, data)
@@ -370,7 +396,9 @@ class FileServer:
             except (EOFError, ClientError):
                 text = "unable to read data from request body : unexpected EOF"
                 raise refusal(500, text) from None
-            return web.json_response(incoming.finish().to_json())
+            file = incoming.finish()
+            self._in_trouble = False
+            return web.json_response(file.to_json())
 
     async def _get_file(self, request: web.Request) -> web.StreamResponse:
         upload = self._upload(request)

@@ -18,19 +18,20 @@ from natsbridge.tls import Tls, check_tls
 from natsbridge.urls import Server
 
 __all__ = [
-    "ADVICE",
     "FAULTS",
     "FINAL_FAULTS",
     "RETRY_STATUS",
     "STALL_S",
     "LazySession",
     "Session",
+    "answered",
     "check_delays",
     "describe",
     "fileserver_config",
     "pause",
     "read_json",
     "read_text",
+    "words",
 ]
 
 #: Seconds without a byte moving after which a transfer has failed.
@@ -48,6 +49,8 @@ ADVICE = {
     401: ": put the login into the file server's URL, http://user:password@host",
     403: ": it does not let these credentials do that",
 }
+#: What Plik tells instead of its reasons, a full disk among them.
+SILENT = ("", "internal server error")
 #: Bytes of an answer that is not a payload.
 MAX_ANSWER = 64 << 10
 #: Seconds that a server may ask us to wait, at most.
@@ -168,7 +171,9 @@ async def pause(attempt: int, base_delay: float, max_delay: float, retry_after: 
 
 
 def describe(e: BaseException) -> str:
-    """Return what a connection fault was, never empty."""
+    """Return what a connection fault was, never empty and of one line."""
+    if isinstance(e, aiohttp.ClientResponseError):
+        return "what answers there does not speak HTTP"  # and what it said may be long
     if isinstance(e, asyncio.TimeoutError):
         return f"no byte moved for {STALL_S:g} s"
     return str(e) or type(e).__name__
@@ -178,6 +183,23 @@ async def read_text(response: aiohttp.ClientResponse) -> str:
     """Return the start of a short answer as printable text, for messages."""
     data = await response.content.read(300)
     return "".join(c if c.isprintable() else " " for c in data.decode(errors="replace")).strip()
+
+
+async def words(response: aiohttp.ClientResponse) -> str:
+    """Return the start of an error's answer as `read_text`, "" where it breaks off."""
+    try:
+        return await read_text(response)
+    except FAULTS:
+        return ""
+
+
+def answered(status: int, text: str) -> str:
+    """Return what a server answered instead of what it was asked for, for messages."""
+    text = text.removeprefix(str(status)).lstrip(" :")  # aiohttp's text is "404: Not Found"
+    advice = ADVICE.get(status, "")
+    if status == 500 and text.lower() in SILENT:
+        advice = ": its log says why; is its disk full?"
+    return f"the server answered {status} {text}".rstrip() + advice
 
 
 async def read_json(response: aiohttp.ClientResponse) -> dict[str, Any]:

@@ -83,6 +83,11 @@ class Message:
             metadata={"payload_bytes": size},
         )
 
+    @property
+    def has_links(self) -> bool:
+        """Whether something is to be uploaded."""
+        return len(self._directs()) < len(self.sources)
+
     def _directs(self) -> list[int]:
         payloads = self.env["payloads"]
         return [i for i, p in enumerate(payloads) if p["transport"] == "direct"]

@@ -23,19 +23,19 @@ TYPES = ("text", "dictionary", "arrowtable", "jsontable", "image", "audio", "vid
 #: The types that a folder sink writes to files.
 BYTE_TYPES = ("arrowtable", "image", "audio", "video", "binary")
 _EXPECTED = {
-    "text": "a str",
-    "dictionary": "a JSON value",
-    "jsontable": "a list of dicts or a table (as for arrowtable)",
-    "arrowtable": "an Arrow table (pyarrow, pandas or anything with __arrow_c_stream__)",
+    "text": "a str, ",
+    "dictionary": "a JSON value, ",
+    "jsontable": "a list of dicts or a table (as for arrowtable), ",
+    "arrowtable": "an Arrow table (pyarrow, pandas or anything with __arrow_c_stream__), ",
 }
 
 
 def _refused(dataname: str, payload_type: str, why: str) -> NATSBridgeError:
-    wanted = _EXPECTED.get(payload_type, "bytes")
+    wanted = _EXPECTED.get(payload_type, "")
     return NATSBridgeError(
         INVALID_PAYLOAD_TYPE,
         f"the value of {dataname!r} does not fit the type {payload_type!r}: {why}."
-        f" Give {wanted}, bytes or a binary stream",
+        f" Give {wanted}bytes or a binary stream",
         {"dataname": dataname, "payload_type": payload_type},
     )
 
@@ -68,7 +68,7 @@ def make_source(dataname: str, value: Any, payload_type: str) -> Source:
         return Source.of_stream(dataname, value)
     if payload_type == "text":
         if not isinstance(value, str):
-            raise _refused(dataname, payload_type, f"it is a {type(value).__name__}")
+            raise _refused(dataname, payload_type, f"it is of type {type(value).__name__}")
         try:
             return Source.of_bytes(dataname, value.encode())
         except UnicodeEncodeError:
@@ -81,7 +81,7 @@ def make_source(dataname: str, value: Any, payload_type: str) -> Source:
         except ValueError as e:
             raise _refused(dataname, payload_type, str(e)) from None
         return Source.of_bytes(dataname, jsontext.dumps(value).encode())
-    why = f"it is a {type(value).__name__}"
+    why = f"it is of type {type(value).__name__}"
     if isinstance(value, (str, os.PathLike)):
         why += ' (a path? then pass open(path, "rb"))'
     raise _refused(dataname, payload_type, why)
@@ -89,7 +89,7 @@ def make_source(dataname: str, value: Any, payload_type: str) -> Source:
 
 def _check_rows(dataname: str, value: object) -> None:
     if not isinstance(value, (list, tuple)):
-        raise _refused(dataname, "jsontable", f"it is a {type(value).__name__}")
+        raise _refused(dataname, "jsontable", f"it is of type {type(value).__name__}")
     for row in value:
         if not isinstance(row, dict):
             raise _refused(dataname, "jsontable", f"it has a row of type {type(row).__name__}")

@@ -43,6 +43,8 @@ DEFAULT_TTL = 86400
 ATTEMPTS = 5
 BASE_DELAY = 100
 MAX_DELAY = 5000
+#: Answers of a file server that is the right one, and runs.
+REFUSALS = frozenset((400, 401, 403, 413, 429, 500, 507))
 #: Seconds that removing what a failed call left behind may take.
 CLEANUP_S = 2.0
 
@@ -53,7 +55,7 @@ class _Refused(Exception):
     """The server's final answer."""
 
     def __init__(self, status: int, text: str) -> None:
-        super().__init__(f"the server answered {status} {text}{http.ADVICE.get(status, '')}")
+        super().__init__(http.answered(status, text))
         self.status = status
 
 
@@ -70,7 +72,7 @@ async def _answer(response: aiohttp.ClientResponse) -> dict[str, Any]:
     """Return the JSON object that a request was answered with."""
     if response.status in http.RETRY_STATUS:
         raise _Again(
-            f"the server answered {response.status}",
+            http.answered(response.status, await http.words(response)),
             response.status,
             response.headers.get("Retry-After", ""),
         )
@@ -123,10 +125,11 @@ class _Upload:
         raise self._failed(what, str(fault), fault.status, attempts)
 
     def _failed(self, what: str, why: str, status: int, attempts: int) -> NATSBridgeError:
+        advice = ". Check that this is the file server's URL and that it runs"
         return NATSBridgeError(
             UPLOAD_FAILED,
-            f"{what} at {self._base} failed (attempts: {attempts}): {why}."
-            " Check that this is the file server's URL and that it runs",
+            f"{what} at {self._base} failed (attempts: {attempts}): {why}"
+            f"{'' if status in REFUSALS else advice}",
             {"url": self._base, "status": status, "attempts": attempts},
         )
 

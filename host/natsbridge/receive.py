@@ -30,6 +30,11 @@ __all__ = ["smartreceive"]
 
 def _message(msg: object, nats_connection: object) -> tuple[bytes, str, Connection | None]:
     """Return a message's data and reply subject, and the connection that received it."""
+    if msg is None:
+        raise NATSBridgeError(
+            INVALID_ARGUMENT,
+            "msg is None, which next() returns when nothing came: receive what is not None",
+        )
     if not isinstance(msg, (Msg, NatsMsg)):
         raise NATSBridgeError(
             INVALID_ARGUMENT,

@@ -156,13 +156,12 @@ async def smartsend(
     }
     env = build_envelope(fields, metadata)
     message = Message(env, bool(receiver_id or receiver_name), on_progress)
-    phase = [UPLOAD_FAILED]
+    phase = [NATS_CONNECTION_FAILED]
 
     async def work() -> str:
         trace(message.correlation_id, f"Starting smartsend for subject: {subject}")
         for item in items:
             await message.add(*item, threshold)
-        phase[0] = NATS_CONNECTION_FAILED
         if nats_connection is not None:
             return await deliver(peer(nats_connection))
         async with await connect(
@@ -177,7 +176,8 @@ async def smartsend(
             env["broker_url"] = connection.url
             message.fit(connection.max_payload)
             try:
-                phase[0] = UPLOAD_FAILED
+                if message.has_links:
+                    phase[0] = UPLOAD_FAILED
                 await message.upload_links(
                     session,
                     fileserver_upload_handler,
@@ -185,8 +185,8 @@ async def smartsend(
                     connection.max_payload,
                     fallback_direct,
                 )
-                text = await message.encode()
                 phase[0] = NATS_CONNECTION_FAILED
+                text = await message.encode()
                 reply = reply_to if is_subject(reply_to) else ""
                 await connection.publish(subject, text.encode(), reply)
                 if nats_connection is None:

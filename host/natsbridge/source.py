@@ -28,6 +28,20 @@ def is_stream(value: object) -> bool:
     return hasattr(value, "readinto") or hasattr(value, "read")
 
 
+def _only_written(stream: Any) -> bool:
+    """Tell whether a stream is open, but not for reading."""
+    readable = getattr(stream, "readable", None)
+    if getattr(stream, "closed", False) or not callable(readable) or readable() is not False:
+        return False
+    try:
+        stream.read(0)  # a class of the caller's may have left `readable` as it inherits it
+    except io.UnsupportedOperation:
+        return True
+    except AttributeError:
+        pass
+    return False
+
+
 def _failed(name: str, e: Exception) -> NATSBridgeError:
     return NATSBridgeError(INVALID_ARGUMENT, f"the stream of {name!r} failed: {e}")
 
@@ -63,8 +77,8 @@ class Source:
             owned: whether `close` closes it.
 
         Raises:
-            NATSBridgeError: `INVALID_PAYLOAD_TYPE` for a stream of text, `INVALID_ARGUMENT` for one
-                that is closed.
+            NATSBridgeError: `INVALID_PAYLOAD_TYPE` for a stream of text, or one not open for
+                reading; `INVALID_ARGUMENT` for one that is closed.
         """
         text = isinstance(stream, io.TextIOBase)
         if not text and not hasattr(stream, "readinto"):
@@ -75,6 +89,12 @@ class Source:
                 f'the stream of {name!r} returns text: open the file with mode "rb"',
             )
         try:
+            if _only_written(stream):
+                raise NATSBridgeError(
+                    INVALID_PAYLOAD_TYPE,
+                    f"the stream of {name!r} cannot be sent: it is not open for reading."
+                    ' Open the file with mode "rb"',
+                )
             start = stream.seek(0, io.SEEK_CUR)
             size = stream.seek(0, io.SEEK_END) - start
             stream.seek(start)

@@ -28,18 +28,28 @@ NOBODY = "127.0.0.1:1"
 
 
 class Answers:
-    """An HTTP server that answers everything alike."""
+    """An HTTP server that answers everything alike, but for some paths."""
 
-    def __init__(self, status: int, body: bytes, kind: str = "text/html", date: str = "") -> None:
+    def __init__(
+        self,
+        status: int,
+        body: bytes,
+        kind: str = "text/html",
+        date: str = "",
+        paths: dict[str, bytes] | None = None,
+    ) -> None:
+        given = paths or {}
+
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                self.send_response_only(status)
+                said = given.get(self.path, body)
+                self.send_response_only(200 if self.path in given else status)
                 self.send_header("Content-Type", kind)
-                self.send_header("Content-Length", str(len(body)))
+                self.send_header("Content-Length", str(len(said)))
                 self.send_header("Date", date or self.date_time_string())
                 self.end_headers()
-                self.wfile.write(body)
+                self.wfile.write(said)
 
             do_POST = do_DELETE = do_GET
 
@@ -141,7 +151,7 @@ def test_a_file_server_that_is_not_there_or_is_another(
     config = json.dumps({"maxFileSize": 5, "maxTTL": 60}).encode()
     urls = {
         f"http://{NOBODY}": "nothing answers",
-        broker.url.replace("nats", "http"): "nothing answers",
+        broker.url.replace("nats", "http"): "does not speak HTTP",
         answers(200, b"<html>hello"): "no Plik server",
         answers(404, b"not found"): "no Plik server",
         answers(500, b""): "no Plik server",
@@ -155,12 +165,29 @@ def test_a_file_server_that_is_not_there_or_is_another(
         assert state == "fail"
         assert text in said, (url, said)
         assert "--fileserver" in fix
+        assert len(said) < 130
     # One that gives a configuration, and nothing sensible after that.
     run = natsbridge.inside("doctor", "--json", "--fileserver", answers(200, config)).ended(1)
     checks = found(run)
     assert checks["size limit"][0] == checks["time to live"][0] == "warn"
     assert checks["upload"][0] == "fail"
-    natsbridge.inside("doctor", "--fileserver", "here").failed("fileserver_url")
+    # One that fails.
+    failing = answers(500, b"no space left", paths={"/config": config})
+    checks = found(natsbridge.inside("doctor", "--json", "--fileserver", failing).ended(1))
+    for what in ("token", "upload"):
+        state, said, fix = checks[what]
+        assert (state, "answered 500 no space left" in said) == ("fail", True), said
+        assert "make room" in fix
+
+
+def test_a_file_server_s_url_that_is_none(natsbridge: Runner) -> None:
+    for wrong in ("here", "localhost:8080", "ftp://localhost"):
+        run = natsbridge.inside("doctor", "--json", "--fileserver", wrong).ended(1)
+        state, said, fix = found(run)["file server"]
+        assert (state, "fileserver_url" in said) == ("fail", True)
+        assert "http://localhost:8080" in fix
+    lines = natsbridge.inside("doctor", "--fileserver", "here").ended(1).out.splitlines()
+    assert any(line.startswith("FAIL  file server  ") for line in lines)
 
 
 def test_a_clock_that_is_wrong_and_a_token_that_is_wanted(

@@ -48,7 +48,7 @@ def of_folder(folder: Path) -> list[int]:
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            if str(folder).encode() in path.read_bytes():
+            if os.fsencode(folder) in path.read_bytes():
                 found.append(int(path.parent.name))
         except OSError:
             continue
@@ -153,8 +153,29 @@ def test_what_a_person_sees(bare: Runner) -> None:
     assert f"nats://127.0.0.1:{port}" in text
     assert f"http://127.0.0.1:{file_port}" in text
     assert "natsbridge up --lan" in text
+    assert "  natsbridge --config d/natsbridge.toml receive 'lab.>'" in lines
     assert "Stopped. The data is still there." in text
     gone(bare.cwd / "d", port, file_port)
+
+
+def test_what_the_other_commands_are_told(bare: Runner, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where they would not look, the file; also with a name that a shell would take apart."""
+    from natsbridge.cli.output import Output
+    from natsbridge.cli.up import _announce
+
+    folder = bare.cwd / "my data"
+    folder.mkdir()
+    line = f"  natsbridge --config '{folder}/natsbridge.toml' receive 'lab.>'"
+    for port, file_port, password, told in (
+        (4222, 8080, "", False),
+        (4223, 8080, "", True),
+        (4222, 8081, "", True),
+        (4222, 8080, "secret", True),
+    ):
+        _announce(Output(False, False), folder, "127.0.0.1", port, file_port, password)
+        assert (line in capsys.readouterr().out.splitlines()) is told
+    text = " ".join(bare.inside("up", "--help").out.split())
+    assert "With --lan, others on the network can too, if they have the password" in text
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP])
@@ -169,12 +190,41 @@ def test_no_process_is_left_behind(bare: Runner, number: signal.Signals) -> None
 def test_a_broker_that_dies_ends_it_with_the_reason(bare: Runner) -> None:
     ports = free_ports()
     process, found = start(bare, ports=ports)
+    with socket.create_connection(("127.0.0.1", ports[0])) as stranger:
+        stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        while stranger.recv(4096):
+            pass
+    log = Path(found["folder"], "nats-server.log")
+    until(lambda: "[ERR]" in log.read_text(), "an error in the log, of a client that is none")
     (pid,) = of_folder(Path(found["folder"]))
     os.kill(pid, signal.SIGKILL)
     process.ended(1)
     assert process.records[1]["error"]["code"] == "NATS_CONNECTION_FAILED"
-    assert "nats-server ended by itself" in process.records[1]["error"]["message"]
+    message = process.records[1]["error"]["message"]
+    assert message == f"nats-server ended by itself (SIGKILL). Its log: {log}."
+    assert "[INF]" in log.read_text()
     gone(Path(found["folder"]), *ports)
+
+
+ODD_FOLDERS = [
+    "Jörg/日本 😀",
+    'a "quoted" \\ back\\x41slash',
+    "bell\x07 tab\t line\nend",
+    "$HOME {x} # ;",
+]
+
+
+@pytest.mark.parametrize("name", [*ODD_FOLDERS, os.fsdecode(b"latin-\xe9")], ids=ascii)
+def test_any_folder_will_do(bare: Runner, name: str) -> None:
+    ports = free_ports()
+    folder = bare.cwd / name
+    folder.mkdir(parents=True)
+    process, found = start(bare, ports=ports, cwd=folder)
+    assert (folder / "natsbridge-data" / "jetstream").is_dir()
+    assert b"Server is ready" in (folder / "natsbridge-data" / "nats-server.log").read_bytes()
+    assert found["folder"] == str(folder / "natsbridge-data")
+    process.stop().ended()
+    gone(folder, *ports)
 
 
 def test_what_cannot_be_is_one_clear_line(bare: Runner, tmp_path: Path) -> None:
@@ -220,22 +270,36 @@ def test_nats_server_that_is_not_installed(bare: Runner, monkeypatch: pytest.Mon
     assert not (bare.cwd / "natsbridge-data").exists()
 
 
-def test_a_nats_server_that_will_not_start_says_why(bare: Runner) -> None:
-    """Such as one that finds no room, or its data damaged."""
+def fake_nats_server(bare: Runner, script: str) -> Any:
+    """Run `natsbridge up` with this for a nats-server; `log` is the path of its log."""
     binary = bare.cwd / "bin" / "nats-server"
     binary.parent.mkdir()
-    script = 'import json, sys; log = json.load(open(sys.argv[2]))["log_file"]'
-    lines = "\\n".join(["first", "[FTL] no room for JetStream"])
-    binary.write_text(f"#!{sys.executable}\n{script}; open(log, 'w').write('{lines}'); sys.exit(1)")
+    head = "import re, sys; log = re.search(r'log_file: \"(.*)\"', open(sys.argv[2]).read())[1]"
+    binary.write_text(f"#!{sys.executable}\n{head}\n{script}")
     binary.chmod(0o755)
     ports = free_ports()
     main = "import sys; sys.executable = '/nowhere/python'; from natsbridge.cli import main; main()"
-    run = bare(
+    return bare(
         *("up", "--port", ports[0], "--file-port", ports[1]),
         line=(sys.executable, "-c", main),
         environ={"PATH": str(binary.parent)},
     )
-    run.failed("nats-server ended by itself", "no room for JetStream")
+
+
+def test_a_nats_server_that_will_not_start_says_why(bare: Runner) -> None:
+    """Such as one that finds no room, or its data damaged."""
+    stamp = "[7] 2026/11/26 07:00:00.000000"
+    lines = [f"{stamp} [{level}] {text}" for level, text in (("INF", "a"), ("FTL", "no room"))]
+    run = fake_nats_server(bare, f"open(log, 'a').write({chr(10).join(lines)!r}); sys.exit(1)")
+    said = run.failed("nats-server ended by itself (exit code 1)", f"errors: {stamp} [FTL] no room")
+    assert "[INF]" not in said
+
+
+def test_a_nats_server_that_ends_before_it_has_a_log_says_why(bare: Runner) -> None:
+    run = fake_nats_server(bare, "sys.exit('nats-server: Parse error\\n')")
+    run.failed("nats-server ended by itself (exit code 1)", "errors: nats-server: Parse error")
+    log = bare.cwd / "natsbridge-data" / "nats-server.log"
+    assert log.read_text() == "nats-server: Parse error\n\n"
 
 
 def test_two_cannot_share_a_folder(bare: Runner) -> None:
@@ -243,4 +307,48 @@ def test_two_cannot_share_a_folder(bare: Runner) -> None:
     port, file_port = free_ports()
     words = ("up", "--port", port, "--file-port", file_port)
     bare(*words).failed("natsbridge-data is in use", "--folder")
+    process.stop().ended()
+
+
+#: Runs the command; while there is a file "full" in its folder, the file server has no space.
+FULL = """
+import errno, os
+from natsbridge import filestore
+from natsbridge.cli import main
+
+write = filestore.Incoming.write
+
+def check(self, data):
+    if os.path.exists("full"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    write(self, data)
+
+filestore.Incoming.write = check
+main()
+"""
+
+
+def test_a_full_disk_is_said_to_whoever_sends_asks_and_serves(bare: Runner) -> None:
+    process, found = start(bare, line=(sys.executable, "-c", FULL))
+    servers = ("--server", found["broker"], "--fileserver", found["fileserver"])
+    (bare.cwd / "big.bin").write_bytes(bytes(2_000_000))
+    send = ("send", "lab.x", "--file", "big.bin", *servers)
+    (bare.cwd / "full").touch()
+    said = bare(*send).failed("no space left on the file server's disk")
+    assert said.startswith("UPLOAD_FAILED")
+    assert "Check that" not in said
+    doctor = bare("doctor", *servers).ended(1)
+    text = " ".join(doctor.out.split())
+    assert "FAIL upload" in text
+    assert "no space left on the file server's disk -> make room on its disk" in text
+    assert "login" not in text
+    warning = (
+        f"the file server cannot keep files in {found['folder']}/files: No space left on device"
+    )
+    assert process.err.splitlines() == [warning]
+    (bare.cwd / "full").unlink()
+    bare(*send).ended()
+    (bare.cwd / "full").touch()
+    bare(*send).failed("no space left")
+    assert process.err.splitlines() == [warning] * 2
     process.stop().ended()

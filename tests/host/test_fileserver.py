@@ -494,7 +494,11 @@ async def test_an_upload_that_stalls_is_dropped(
 
 
 @pytest.mark.asyncio
-async def test_a_full_disk_leaves_nothing(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_full_disk_is_said_and_leaves_nothing(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = "unable to save file : no space left on the file server's disk\n"
+
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -504,16 +508,54 @@ async def test_a_full_disk_leaves_nothing(client: Client, monkeypatch: pytest.Mo
         with monkeypatch.context() as patch:
             patch.setattr(owner, method, full)
             status, text = await client.send(upload, form(b"x"))
-        assert (status, text) == (500, "internal server error\n")
+        assert (status, text) == (500, said)
         assert client.on_disk(upload) == {"upload.json", kept["id"]}
     monkeypatch.setattr(filestore.FileStore, "save", full)
     status, _, body = await client.ask("POST", "/upload")
-    assert (status, body) == (500, b"internal server error\n")
+    assert (status, body) == (500, said.encode())
     assert client.uploads() == {upload["id"]}
     # To remove needs no space.
     token = {"X-UploadToken": upload["uploadToken"]}
     assert (await client.ask("DELETE", client.path(upload, kept), token))[0] == 200
     assert client.on_disk(upload) == {"upload.json"}
+
+
+@pytest.mark.asyncio
+async def test_trouble_with_the_disk_is_told_once_until_it_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+
+    def fails(number: int) -> Callable[..., None]:
+        def write(*_: object) -> None:
+            raise OSError(number, os.strerror(number))
+
+        return write
+
+    async with running(tmp_path, on_trouble=told.append) as client:
+        upload = await client.create()
+        for number, text in (
+            (errno.ENOSPC, "no space left on the file server's disk"),
+            (errno.EDQUOT, "no space left on the file server's disk"),
+            (errno.EROFS, "internal server error"),
+        ):
+            with monkeypatch.context() as patch:
+                patch.setattr(filestore.Incoming, "write", fails(number))
+                patch.setattr(filestore.FileStore, "save", fails(number))
+                for _ in range(3):
+                    status, answer = await client.send(upload, form(b"x"))
+                    assert (status, text in answer) == (500, True)
+                    status, _, body = await client.ask("POST", "/upload")
+                    assert (status, text in body.decode()) == (500, True)
+            where = f"the file server cannot keep files in {tmp_path}: "
+            assert told == [where + os.strerror(number)]
+            told.clear()
+            await client.add(upload, b"x")
+        # What a sender does is no trouble of the disk's.
+        writer = await begin(client, upload, "Content-Length: 1000000")
+        writer.close()
+        await until(lambda: not any(name.endswith(".part") for name in client.on_disk(upload)))
+    assert told == []
 
 
 @pytest.mark.asyncio

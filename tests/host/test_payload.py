@@ -7,6 +7,7 @@ import io
 import math
 import os
 import struct
+import tempfile
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -95,11 +96,58 @@ def test_values_that_do_not_match_are_refused(value: Any, payload_type: Any) -> 
     assert "'d'" in e.value.message
 
 
+@pytest.mark.parametrize(
+    ("value", "payload_type", "words"),
+    [
+        (5, "binary", "it is of type int. Give bytes or a binary stream"),
+        (5, "text", "it is of type int. Give a str, bytes or a binary stream"),
+        (5, "jsontable", "it is of type int. Give a list of dicts or a table (as for arrowtable),"),
+        (5, "arrowtable", "with __arrow_c_stream__), bytes or a binary stream"),
+    ],
+)
+def test_the_message_says_what_it_is_and_what_to_give(
+    value: Any, payload_type: Any, words: str
+) -> None:
+    with pytest.raises(NATSBridgeError) as e:
+        payload.make_source("d", value, payload_type)
+    assert words in e.value.message
+
+
+class Camera(io.RawIOBase):
+    """A stream of a user's, who saw no reason to write `readable`."""
+
+    def __init__(self) -> None:
+        self.left = b"snap"
+
+    def readinto(self, buffer: Any) -> int:
+        piece, self.left = self.left[: len(buffer)], self.left[len(buffer) :]
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+
 def test_the_message_says_how_to_open_a_file(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_text("x")
     with path.open() as text, pytest.raises(NATSBridgeError, match='mode "rb"'):
         payload.make_source("d", text, "binary")
+    for mode in ("ab", "wb", "xb"):
+        new = tmp_path / mode
+        with new.open(mode) as stream, pytest.raises(NATSBridgeError) as e:
+            payload.make_source("d", stream, "binary")
+        assert e.value.code == "INVALID_PAYLOAD_TYPE"
+        assert "it is not open for reading" in e.value.message
+        assert 'mode "rb"' in e.value.message
+    with tempfile.NamedTemporaryFile("wb") as wrapped, pytest.raises(NATSBridgeError) as e:
+        payload.make_source("d", wrapped, "binary")
+    assert "it is not open for reading" in e.value.message
+    with path.open("wb", buffering=0) as raw, pytest.raises(NATSBridgeError) as e:
+        payload.make_source("d", raw, "binary")
+    assert "it is not open for reading" in e.value.message
+    assert payload.make_source("d", Camera(), "binary").read_all() == b"snap"
+    with tempfile.TemporaryFile() as both:  # w+b
+        both.write(b"abc")
+        both.seek(0)
+        assert payload.make_source("d", both, "binary").size == 3
     for value in ("a.jpg", path):
         with pytest.raises(NATSBridgeError, match=r'open\(path, "rb"\)'):
             payload.make_source("d", value, "image")

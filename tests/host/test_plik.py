@@ -188,6 +188,41 @@ class TestFaults:
         assert e.details["status"] == 400
         assert scripted.requests[-1][0] == "DELETE /upload/U1 HTTP/1.1"
 
+    @pytest.mark.parametrize(
+        ("status", "body", "said", "advised"),
+        [
+            (500, b"unable to save file : no space left\n", "500 unable to save file", False),
+            (500, b"internal server error\n", "error: its log says why; is its disk full?", False),
+            (500, b"", "answered 500: its log says why", False),
+            (413, b"too large", "answered 413 too large", False),
+            (404, b"404: Not Found", "answered 404 Not Found", True),
+            (404, b"404 page not found\n", "answered 404 page not found", True),
+            (503, b"", "answered 503", True),
+        ],
+    )
+    async def test_what_the_server_says_is_quoted_and_its_url_doubted_only_where_that_helps(
+        self, scripted: ScriptedHttp, status: int, body: bytes, said: str, advised: bool
+    ) -> None:
+        scripted.answers = [scripted.answer(status, body)]
+        e = await upload_failure(scripted.url, "a", b"abc")
+        assert said in e.message
+        assert ("Check that" in e.message) is advised
+        with pytest.raises(NATSBridgeError) as download:
+            await natsbridge.fetch_with_backoff(scripted.url + "/file/a/b/c", 1, 1, 1)
+        assert said in download.value.message
+
+    async def test_what_is_no_http_server_is_not_quoted(
+        self, fake_nats: Callable[[Any], Any]
+    ) -> None:
+        async def info(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(b'INFO {"server_id":"' + b"x" * 500 + b'"}\r\n')
+            await reader.read()
+
+        url = (await fake_nats(info)).replace("nats", "http")
+        e = await upload_failure(url, "a", b"abc")
+        assert "what answers there does not speak HTTP. Check that" in e.message
+        assert "INFO" not in e.message
+
     async def test_a_refusal_before_the_body_was_read_is_heard(
         self, scripted: ScriptedHttp
     ) -> None:

@@ -693,6 +693,31 @@ WIRE_LINK = '{"payloads":[{"dataname":"a","payload_type":"text","transport":"lin
 WIRE_LINK %= FILES
 step("smartreceive of nothing", natsbridge.smartreceive, None)
 
+
+def said(function, *arguments):
+    """The message of a call's error."""
+    try:
+        function(*arguments)
+    except natsbridge.NATSBridgeError as e:
+        return e.message
+
+
+def nothing_said():
+    """Whether an error tells a newcomer that nothing came."""
+    message = said(natsbridge.smartreceive, sub.next(0))
+    return "nothing came" in message and "next() returns" in message
+
+
+def named(value, kind):
+    """Whether an error tells of which type a value is that cannot be sent as `kind`."""
+    message = said(natsbridge.smartsend, "twin.x", [("a", value, kind)])
+    return "it is of type " + type(value).__name__ in message
+
+
+step("smartreceive of nothing says so", nothing_said)
+for value, kind in ((5, "text"), (5, "binary"), ("x", "binary"), (5, "jsontable")):
+    step("a wrong %s is named: %r" % (kind, value), named, value, kind)
+
 NAN = float("nan")
 INF = float("inf")
 nc.publish("twin.o", '{"payloads":[]}')
@@ -723,6 +748,14 @@ for value in (5, None, [5], [None], "nope", ["nope"], {}):
         fileserver_url=FILES,
         allowed_urls=value,
     )
+step(
+    "no time for a message without links",
+    natsbridge.smartsend,
+    "twin.x",
+    [("a", "x", "text")],
+    broker_url=BROKER,
+    timeout=0,
+)
 for value in (-1, "5", NAN, INF, True):
     step("next for %r" % value, sub.next, value)
     step("next of any for %r" % value, nc.next, value)

@@ -211,6 +211,22 @@ def test_no_error_is_without_a_message(results: tuple[dict[str, Any], dict[str, 
         assert [name for name, r in side.items() if r[0] == "error" and not r[2]] == []
 
 
+def test_what_an_error_says_where_both_say_it(
+    results: tuple[dict[str, Any], dict[str, Any]],
+) -> None:
+    for side in results:
+        named = [r for name, r in side.items() if name.startswith("a wrong ")]
+        assert [*named, side["smartreceive of nothing says so"]] == [["ok", True]] * 5
+
+
+def test_what_took_too_long_is_an_upload_only_where_something_is_uploaded(
+    results: tuple[dict[str, Any], dict[str, Any]],
+) -> None:
+    for side in results:
+        found = side["no time for a message without links"]
+        assert found == ["error", "NATS_CONNECTION_FAILED", True]
+
+
 def test_an_empty_message_is_true_like_any_other(
     results: tuple[dict[str, Any], dict[str, Any]],
 ) -> None:

@@ -11,6 +11,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
+import aiohttp
 import click
 from rich.text import Text
 
@@ -43,6 +44,9 @@ DEVICE_S = 20
 #: Bytes of heap and flash that the firmware needs on a board (README, "The device's heap").
 DEVICE_HEAP = 64 << 10
 DEVICE_FLASH = 100 << 10
+
+#: What to do about a file server that fails.
+DISK = "make room on its disk, if that is full; else its log says why"
 
 #: What a board is asked. One line of JSON comes back.
 PROBE = """
@@ -105,9 +109,7 @@ class _Doctor:
         if subject:
             self._subject(subject)
         await self._broker()
-        server = fileserver(self.settings.fileserver)
-        async with http.LazySession(server) as session:
-            await self._files(session.get(), server)
+        await self._fileserver()
         if device:
             await self._device(device)
         return FAILED if self.failed else 0
@@ -165,6 +167,16 @@ class _Doctor:
 
     # -- the file server
 
+    async def _fileserver(self) -> None:
+        try:
+            server = fileserver(self.settings.fileserver)
+        except NATSBridgeError as e:
+            fix = "write it as http://localhost:8080 or https://host"
+            self.say("fail", "file server", e.message, fix)
+            return
+        async with http.LazySession(server) as session:
+            await self._files(session.get(), server)
+
     async def _files(self, session: http.Session, server: Server) -> None:
         base = str(server.base).rstrip("/")
         try:
@@ -175,6 +187,11 @@ class _Doctor:
                 ours = "NATSBridge" in await http.read_text(response)
         except ValueError:
             config = {}
+        except aiohttp.ClientResponseError:
+            fix = "name the file server's port with --fileserver (4222 is a broker's)"
+            found = f"what answers at {base} does not speak HTTP"
+            self.say("fail", "file server", found, fix)
+            return
         except http.FAULTS as e:
             why = http.describe(e)
             fix = "start one with `natsbridge up`, or name yours with --fileserver"
@@ -222,6 +239,7 @@ class _Doctor:
             async with session.post(base + "/upload", json={"ttl": 60}, headers=wrong) as response:
                 status = response.status
                 answer = await http.read_json(response) if status == 200 else {}
+                why = "" if status == 200 else http.answered(status, await http.words(response))
             if status == 200:
                 await plik.drop(session, base, str(answer["id"]), str(answer["uploadToken"]), "")
         except (*http.FAULTS, ValueError, KeyError) as e:
@@ -231,8 +249,10 @@ class _Doctor:
         if status == 200:
             found = "uploading asks for no token, and a wrong one is accepted"
             self.say("ok" if is_local(base) else "warn", "token", found)
-        else:
+        elif status < 500:
             self.say("ok", "token", f"a wrong one is refused ({status})")
+        else:
+            self.say("fail", "token", f"asking for an upload failed: {why}", DISK)
 
     async def _round_trip(self, session: http.Session, base: str) -> None:
         data = b"natsbridge doctor"
@@ -241,6 +261,8 @@ class _Doctor:
             result = await plik.upload(session, base, source, ttl=60, removable=True)
         except NATSBridgeError as e:
             fix = "give a login in the URL, http://user:password@host, if it wants one"
+            if e.details.get("status", 0) >= 500:
+                fix = DISK
             self.say("fail", "upload", e.message, fix)
             return
         url = result["url"]

@@ -12,13 +12,16 @@ import ctypes
 import errno
 import json
 import os
+import re
 import secrets
+import shlex
 import shutil
 import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import click
 
@@ -41,14 +44,24 @@ Examples:
 """
 
 PORT = click.IntRange(1, 65535)
+#: Where the other commands look, unless they are told.
+BROKER_PORT = 4222
+FILE_PORT = 8080
 USER = "natsbridge"
 LOOPBACK = "127.0.0.1"
 EVERYWHERE = "0.0.0.0"
 #: Seconds for the broker to listen, and to end.
 START_S = 10
 STOP_S = 5
-#: Lines of the broker's log that are shown when it ends by itself.
-LAST_LINES = 5
+#: Errors in the broker's log that are shown when it ends by itself.
+LAST_ERRORS = 3
+#: A line of that log: the process, the time, a level. Others are what nats-server prints when it
+#: cannot start, or crashes.
+_LOGGED = re.compile(r"\[\d+\] [\d/]+ [\d:.]+ \[(?P<level>[A-Z]+)\] ")
+#: An error of one connection, which ends no server.
+_OF_A_PEER = re.compile(r" - [a-z]id:\d+ ")
+#: What nats-server's configuration cannot hold as it is, and bytes of a path that are no text.
+_ESCAPED = re.compile(r'[\x00-\x1f\x7f"\\\udc80-\udcff]')
 
 
 @click.command("up", epilog=EPILOG)
@@ -67,14 +80,16 @@ LAST_LINES = 5
     metavar="[ADDRESS]",
     help="For devices on the network, with a password; on one of its addresses, or all.",
 )
-@click.option("--port", type=PORT, default=4222, show_default=True, help="Of the broker.")
-@click.option("--file-port", type=PORT, default=8080, show_default=True, help="Of the file server.")
+@click.option("--port", type=PORT, default=BROKER_PORT, show_default=True, help="Of the broker.")
+@click.option(
+    "--file-port", type=PORT, default=FILE_PORT, show_default=True, help="Of the file server."
+)
 @output_options
 def command(out: Output, folder: Path, lan: str, port: int, file_port: int) -> None:
     """Start a broker (nats-server with JetStream) and a file server on this machine.
 
-    Without --lan only programs on this machine reach them. With it, whoever is on the network
-    does who has the password, which is made once and printed at each start.
+    Without --lan, only programs on this machine can reach them. With --lan, others on the network
+    can too, if they have the password: it is made at the first start, and each start prints it.
     """
     out.run(lambda: _up(out, folder, lan, port, file_port))
 
@@ -135,6 +150,18 @@ def _write_private(path: Path, text: str) -> None:
         file.write(text)
 
 
+def _quoted(value: object) -> str:
+    """Return a string of nats-server's configuration: in it, \\x and two digits are a byte."""
+    text = _ESCAPED.sub(lambda c: f"\\x{ord(c[0]) & 0xFF:02x}", str(value))
+    return f'"{text}"'
+
+
+def _new_log(path: Path) -> BinaryIO:
+    """Return the log for what nats-server prints, to which it appends by itself as well."""
+    path.unlink(missing_ok=True)
+    return open(path, "ab", opener=_private)
+
+
 def _die_with_parent() -> None:
     """Have the kernel end this child if the command is killed (Linux)."""
     with contextlib.suppress(OSError, AttributeError):
@@ -147,25 +174,25 @@ async def _broker(
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """Run nats-server while in the block, from when it listens."""
     log = folder / "nats-server.log"
-    log.unlink(missing_ok=True)
-    login = {"user": USER, "password": password}
-    settings = {
-        "host": host,
-        "port": port,
-        "jetstream": {"store_dir": str(folder / "jetstream")},
-        "log_file": str(log),
-        **({"authorization": login} if password else {}),
-    }
     path = folder / "nats-server.conf"
-    _write_private(path, json.dumps(settings, indent=1))  # its configuration takes JSON
-    process = await asyncio.create_subprocess_exec(
-        *(_binary(), "-c", str(path)),
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.DEVNULL,
-        # A session of its own: Ctrl-C reaches this command alone, which then ends it in order.
-        start_new_session=True,
-        preexec_fn=_die_with_parent if sys.platform == "linux" else None,
-    )
+    settings = [
+        f"host: {_quoted(host)}",
+        f"port: {port}",
+        f"jetstream {{store_dir: {_quoted(folder / 'jetstream')}}}",
+        f"log_file: {_quoted(log)}",
+    ]
+    if password:
+        settings.append(f"authorization {{user: {USER}, password: {_quoted(password)}}}")
+    _write_private(path, "\n".join([*settings, ""]))
+    with _new_log(log) as printed:
+        process = await asyncio.create_subprocess_exec(
+            *(_binary(), "-c", str(path)),
+            stdout=printed,
+            stderr=printed,
+            # A session of its own: Ctrl-C reaches this command alone, which then ends it in order.
+            start_new_session=True,
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+        )
     try:
         await _until_it_listens(process, log, LOOPBACK if host == EVERYWHERE else host, port)
         yield process
@@ -184,7 +211,7 @@ async def _until_it_listens(
 ) -> None:
     for _ in range(START_S * 50):
         if process.returncode is not None:
-            raise _ended(log)
+            raise _ended(process.returncode, log)
         with contextlib.suppress(OSError):
             _, writer = await asyncio.open_connection(host, port)
             writer.close()
@@ -193,12 +220,22 @@ async def _until_it_listens(
     raise NATSBridgeError(NATS_CONNECTION_FAILED, f"nats-server does not listen: see {log}")
 
 
-def _ended(log: Path) -> NATSBridgeError:
-    lines: list[str] = []
-    with contextlib.suppress(OSError):
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:]
+def _ended(code: int, log: Path) -> NATSBridgeError:
+    """Return how nats-server ended, and the errors that it told of before."""
+    how = f"exit code {code}"
+    if code < 0:
+        with contextlib.suppress(ValueError):
+            how = signal.Signals(-code).name
+    text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+    errors = []
+    for line in text.partition("\ngoroutine ")[0].splitlines():  # from there on a crash's stacks
+        logged = _LOGGED.match(line)
+        is_error = not logged or logged["level"] in ("ERR", "FTL")
+        if line.strip() and is_error and not _OF_A_PEER.search(line):
+            errors.append(line.strip())
+    last = f" Its last errors: {' / '.join(errors[-LAST_ERRORS:])}" if errors else ""
     return NATSBridgeError(
-        NATS_CONNECTION_FAILED, f"nats-server ended by itself. {' / '.join(lines) or f'See {log}'}"
+        NATS_CONNECTION_FAILED, f"nats-server ended by itself ({how}). Its log: {log}.{last}"
     )
 
 
@@ -239,7 +276,9 @@ async def _serve(
     password = _secret(folder) if lan else ""
     _check_port(host, port, "--port")
     _check_port(host, file_port, "--file-port")
-    files = FileServer(folder / "files", host=host, port=file_port, token=password)
+    files = FileServer(
+        folder / "files", host=host, port=file_port, token=password, on_trouble=out.warn
+    )
     async with _broker(folder, host, port, password) as broker, files:
         address = _address() if host == EVERYWHERE else host
         _announce(out, folder, address, port, file_port, password)
@@ -251,7 +290,7 @@ async def _serve(
             stop.cancel()
             ended.cancel()
         if not stopped.is_set():
-            out.fail(_ended(folder / "nats-server.log"))
+            out.fail(_ended(ended.result(), folder / "nats-server.log"))
             return FAILED
     out.line("Stopped. The data is still there.")
     return None
@@ -273,9 +312,11 @@ def _announce(
     if password:
         out.line()
         out.line("On the device, the first is for connect(), the second fileserver_url of")
-        out.line("smartsend and smartreceive. On this machine both are read from a file:")
-        out.line(f"  natsbridge --config {_relative(config)} receive 'lab.>'")
-    else:
+        out.line("smartsend and smartreceive.")
+    if password or (port, file_port) != (BROKER_PORT, FILE_PORT):
+        out.line("The commands on this machine read both from a file:")
+        out.line(f"  natsbridge --config {shlex.quote(str(_relative(config)))} receive 'lab.>'")
+    if not password:
         out.line("A device on the network can't reach these: natsbridge up --lan")
     out.line("Ctrl-C stops both.")
 
