@@ -19,6 +19,7 @@ DEVICE := $(patsubst %.py,build/%.mpy,$(wildcard tools/*_device.py))
 
 .PHONY: help demo test test-long test-peers test-fleet test-rough lint firmware footprint tls bench
 .PHONY: clean chromium
+.PHONY: flash repl logs unflash
 .DELETE_ON_ERROR:
 
 help:
@@ -78,6 +79,24 @@ firmware: $(MPY)  ## the device's package as .mpy in build/firmware/, for mip to
 	@rm -f $(filter-out $(MPY),$(wildcard build/firmware/natsbridge/*.mpy))
 	@echo "$(words $(MPY)) modules, $$(cat $(MPY) | wc -c | tr -d ' ') bytes, in build/firmware/natsbridge/"
 	@$(BIN)/python tools/release.py
+
+# What natsbridge flash is told: the variables of the command line, where they are given.
+TOLD = $${CONFIG:+--config "$$CONFIG"} $${PROGRAM:+--program "$$PROGRAM"} $${IMAGE:+--image "$$IMAGE"}
+
+flash: firmware  ## a program onto a board: BOARD=rpi_pico_w; PORT= CONFIG= PROGRAM= IMAGE=
+	@test -n "$$BOARD" || { echo "Which? make flash BOARD=$$(cd boards && echo */board.json | \
+	    sed 's|/board.json||g; s/ / or BOARD=/g')" >&2; exit 1; }
+	@if test "$$BOARD$$PORT" = unix; then exec $(BIN)/python tools/flash_unix.py $(TOLD); \
+	  else exec $(BIN)/natsbridge flash "$$BOARD" $${PORT:+--device "$$PORT"} $(TOLD); fi
+
+repl: $(READY)  ## type to the board; PORT=
+	@exec $(BIN)/mpremote $${PORT:+connect "$$PORT"} repl
+
+logs: $(READY)  ## follow what the board prints; PORT=
+	@exec $(BIN)/natsbridge logs $${PORT:+--device "$$PORT"}
+
+unflash: $(READY)  ## remove from the board what flash put there; PORT=
+	@exec $(BIN)/natsbridge unflash $${PORT:+--device "$$PORT"}
 
 footprint: firmware $(DEVICE)  ## the heap that the device's package needs, beside its budgets
 	@exec $(BIN)/python tools/footprint.py

@@ -29,7 +29,8 @@ PATIENCE = 40
 COMMAND = (sys.executable, "-m", "natsbridge")
 #: What would change the command's defaults or its output.
 _OURS = re.compile(
-    "NATS_.*|FILESERVER_URL|SIZE_THRESHOLD|NATSBRIDGE_.*|NO_COLOR|FORCE_COLOR|COLUMNS|TERM"
+    "NATS_.*|FILESERVER_URL|SIZE_THRESHOLD|NATSBRIDGE_.*|WIFI_.*|DEVICE_.*|NO_COLOR|FORCE_COLOR"
+    "|COLUMNS|TERM"
 )
 
 
@@ -176,11 +177,15 @@ class Runner:
                 p.process.wait(PATIENCE)
 
     def on_terminal(
-        self, *arguments: object, environ: dict[str, str] | None = None, until_: str = ""
+        self,
+        *arguments: object,
+        environ: dict[str, str] | None = None,
+        typed: Sequence[tuple[str, str]] = (),
+        until_: str = "",
     ) -> tuple[int, str]:
         """Run it on a terminal of 80 columns: its exit code and all that came there.
 
-        Ctrl-C is typed once `until_` has come.
+        Of `typed`, each second is typed once its first has come; Ctrl-C, once `until_` has.
         """
         main, side = pty.openpty()
         fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
@@ -194,12 +199,14 @@ class Runner:
         p = self.start(*arguments, environ=both, preexec_fn=session, **terminal)
         os.close(side)
         got = b""
+        seen = 0
         deadline = time.monotonic() + PATIENCE
-        typed = not until_
+        waiting = [*typed, *([(until_, "\x03")] if until_ else [])]
         while time.monotonic() < deadline:
-            if not typed and until_.encode() in got:
-                typed = True
-                os.write(main, b"\x03")
+            if waiting and (at := got.find(waiting[0][0].encode(), seen)) >= 0:
+                seen = at + len(waiting[0][0])
+                time.sleep(0.3)  # as people do: Ctrl-C just before it reads would wait for Enter
+                os.write(main, waiting.pop(0)[1].encode())
             if not select.select([main], [], [], 0.1)[0]:
                 continue
             try:

@@ -6,7 +6,6 @@ import functools
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -19,9 +18,9 @@ import pytest
 
 import natsbridge
 from device import MICROPYTHON
+from simulator import Board
 
 ROOT = Path(__file__).parent.parent.parent
-PTY_BOARD = ROOT / "tests/cli/pty_board.py"
 
 
 def make(folder: Path, tools: Path = ROOT / "tools") -> subprocess.CompletedProcess[str]:
@@ -89,29 +88,10 @@ def runs(lib: Path) -> None:
     assert out.stdout == natsbridge.__version__ + "\n", out.stderr
 
 
-@contextmanager
-def board(path: str, folder: Path) -> Iterator[str]:
-    """The unix port behind a pseudo-terminal: its port's name."""
-    process = subprocess.Popen(
-        [sys.executable, PTY_BOARD, MICROPYTHON, "-X", "heapsize=256K", "-i"],
-        env={**os.environ, "MICROPYPATH": path},
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    try:
-        yield process.stdout.readline().strip()
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(10)
-        process.stdout.close()
-
-
 def test_mpremote_installs_it(release: Path, tmp_path: Path) -> None:
     lib = tmp_path / "lib"
-    with board(f"{lib}:.frozen", tmp_path) as port:
-        line = [sys.executable, "-m", "mpremote", "connect", port, "mip", "install"]
+    with Board(tmp_path) as board:
+        line = [sys.executable, "-m", "mpremote", "connect", board.port, "mip", "install"]
         done = subprocess.run(
             [*line, release / "package.json"], capture_output=True, text=True, timeout=60
         )

@@ -6,7 +6,6 @@ import json
 import os
 import pty
 import re
-import signal
 import subprocess
 import sys
 import threading
@@ -20,8 +19,9 @@ import pytest
 
 from command import Inside, Runner, fits
 from conftest import FileServerProcess, NatsServer
-from device import MICROPYTHON, compiled
+from device import compiled
 from natsbridge.cli import doctor
+from simulator import Board
 
 #: Nobody listens there.
 NOBODY = "127.0.0.1:1"
@@ -242,32 +242,12 @@ def test_subjects(natsbridge: Runner) -> None:
             assert subject(wrong)[0] == 1
 
 
-class Board:
-    """pty_board.py, and the port that it is at."""
-
-    def __init__(self, heap: str, path: str) -> None:
-        script = Path(__file__).with_name("pty_board.py")
-        line = [sys.executable, script, MICROPYTHON, "-X", f"heapsize={heap}", "-i"]
-        self._process = subprocess.Popen(
-            line, env={**os.environ, "MICROPYPATH": path}, stdout=subprocess.PIPE, text=True
-        )
-        assert self._process.stdout is not None
-        self.port = self._process.stdout.readline().strip()
-
-    def __enter__(self) -> Board:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._process.send_signal(signal.SIGINT)
-        self._process.wait(10)
-        assert self._process.stdout is not None
-        self._process.stdout.close()
-
-
-def test_a_board_over_mpremote(natsbridge: Runner) -> None:
+def test_a_board_over_mpremote(natsbridge: Runner, tmp_path: Path) -> None:
     import natsbridge as package
 
-    with Board("256K", f"{compiled()}:.frozen") as board:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "lib").symlink_to(compiled())
+    with Board(tmp_path / "disk") as board:
         for _ in range(2):  # asking it leaves it as it was
             run = natsbridge.inside("doctor", "--json", "--device", board.port).ended()
             checks = found(run)
@@ -277,7 +257,8 @@ def test_a_board_over_mpremote(natsbridge: Runner) -> None:
             assert checks["heap"][0] == checks["flash"][0] == "ok"
             expected = f"{package.__version__} is installed on the device"
             assert checks["natsbridge"] == ("ok", expected, "")
-    with Board("48K", ".frozen") as board:
+    (tmp_path / "disk" / "lib").unlink()
+    with Board(tmp_path / "disk", heap="48K") as board:
         checks = found(natsbridge.inside("doctor", "--json", "--device", board.port).ended())
         assert checks["heap"][0] == "warn"
         assert "make firmware" in checks["natsbridge"][2]

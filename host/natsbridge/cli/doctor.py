@@ -58,6 +58,11 @@ try:
 except (AttributeError, OSError):
     flash = None
 try:
+    with open("slot") as f:  # where `natsbridge flash` puts it
+        sys.path.insert(0, "slots/" + f.read().strip())
+except OSError:
+    pass
+try:
     import natsbridge
     version = natsbridge.__version__
 except ImportError:
@@ -297,7 +302,7 @@ class _Doctor:
         if found["natsbridge"]:
             self.say("ok", "natsbridge", f"{found['natsbridge']} is installed on the device")
         else:
-            fix = "copy build/firmware/natsbridge/ to the device's lib/ after make firmware"
+            fix = "`natsbridge flash BOARD` puts it there, in a checkout after make firmware"
             self.say("warn", "natsbridge", "is not installed on the device", fix)
 
 

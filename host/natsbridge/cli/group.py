@@ -27,6 +27,9 @@ _COMMANDS = {
     "receive": "Save what arrives in a folder.",
     "watch": "Follow messages without fetching their files.",
     "doctor": "Check broker and file server, and say how to mend them.",
+    "flash": "Put a program and its configuration on a board.",
+    "logs": "Follow what a board prints.",
+    "unflash": "Remove from a board what flash put there.",
 }
 
 

@@ -1,0 +1,40 @@
+"""`natsbridge logs`: what a board prints, while its program goes on."""
+
+from __future__ import annotations
+
+import asyncio
+
+import click
+
+from natsbridge.cli.flash import find_port
+from natsbridge.cli.output import Output, clean
+from natsbridge.cli.settings import output_options
+from natsbridge.flashing import console
+
+__all__ = ["command"]
+
+EPILOG = """\b
+Example:
+  natsbridge logs --device /dev/ttyACM0
+"""
+
+
+@click.command("logs", epilog=EPILOG)
+@click.option(
+    "--device", "port", default="", metavar="PORT", help="Of the board; else it is found."
+)
+@output_options
+def command(out: Output, port: str) -> None:
+    """Follow what a board prints, over restarts of it, until Ctrl-C."""
+    out.run(lambda: _logs(out, port))
+
+
+async def _logs(out: Output, port: str) -> None:
+    def show(line: str) -> None:
+        out.record(line=line)
+        out.line(clean(line))
+
+    port = await find_port(out, port)
+    await console.check(port)
+    async with console.follow(port, show):
+        await asyncio.Event().wait()

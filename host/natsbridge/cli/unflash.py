@@ -1,0 +1,72 @@
+"""`natsbridge unflash`: a board without what `natsbridge flash` put there."""
+
+from __future__ import annotations
+
+import click
+
+from natsbridge.cli.flash import at_prompt, can_ask, find_port
+from natsbridge.cli.output import Output
+from natsbridge.cli.settings import output_options
+from natsbridge.flashing.link import Link
+from natsbridge.flashing.plan import CONFIG, MAIN, OLD_MAIN, Found, Refused
+
+__all__ = ["command"]
+
+EPILOG = """\b
+Example:
+  natsbridge unflash --device /dev/ttyACM0
+"""
+
+
+@click.command("unflash", epilog=EPILOG)
+@click.option(
+    "--device", "port", default="", metavar="PORT", help="Of the board; else it is found."
+)
+@click.option("--config", is_flag=True, help="Also config.json, with its passwords.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@output_options
+def command(out: Output, port: str, config: bool, yes: bool) -> None:
+    """Remove from a board what flash put there: main.py, slot and slots/.
+
+    A main.py that the board had before is put back. MicroPython stays.
+    """
+    out.run(lambda: _unflash(out, port, config, yes))
+
+
+async def _unflash(out: Output, port: str, config: bool, yes: bool) -> None:
+    port = await find_port(out, port)
+    link = Link(port)
+    try:
+        found = await link.survey()
+        files = _ours(found, config)
+        if not files:
+            out.record(removed=[])
+            out.line("There is nothing to remove; the board is reset.")
+            return
+        if not yes:
+            if not can_ask(out):
+                raise Refused("nobody can be asked whether to remove the program", "pass --yes")
+            with at_prompt():
+                if not click.confirm(f"Remove {', '.join(files)} from {port}?", err=True):
+                    return
+        await link.remove([name for name in files if name != "slots"])
+        out.record(removed=files)
+        restored = MAIN in files and OLD_MAIN in found.files
+        back = f"; the {MAIN} from before is back" if restored else ""
+        out.line(f"Removed {', '.join(files)}{back}. The board is reset.")
+    finally:
+        await link.release()
+
+
+def _ours(found: Found, config: bool) -> list[str]:
+    """Return what is removed, in this order: the loader first, so that it finds no half."""
+    files = []
+    if MAIN in found.files and found.loader:
+        files.append(MAIN)
+    if found.slot is not None:
+        files.append("slot")
+    if any(path.startswith("slots/") for path in found.files):
+        files.append("slots")
+    if config and CONFIG in found.files:
+        files.append(CONFIG)
+    return files

@@ -1,0 +1,273 @@
+"""The board at the other end of a cable, through mpremote: a process for each errand.
+
+Nothing secret is on its command line, where everybody on the machine can read it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from natsbridge.errors import INVALID_ARGUMENT, NATSBridgeError
+from natsbridge.flashing import scripts
+from natsbridge.flashing.plan import Found, Plan
+
+__all__ = ["Link", "MpremoteError", "Port", "fault", "is_there", "last_line", "ports"]
+
+#: Seconds for an answer of the board, and bytes a second that the slowest cable carries.
+ANSWER_S = 60.0
+SLOWEST = 500
+#: Attempts to reach a board that starts just now.
+ATTEMPTS = 3
+#: Seconds for its port to come back after a reset.
+BACK_S = 20.0
+
+# What mpremote prints, and what that means. The first that matches holds.
+_FAULTS = (
+    ("No module named mpremote", "mpremote is not installed", "pip install mpremote"),
+    ("ENOSPC|OSError: 28\\b|No space left", "the board's flash is full", "remove files from it"),
+    ("arrived damaged", "a file arrived damaged", "run it again; a shorter cable may help"),
+    (
+        "could not enter raw repl",
+        "what is at the port does not answer as MicroPython does",
+        "press its reset button, or install MicroPython with --image FILE",
+    ),
+    (
+        "disconnected|SerialException|Input/output error|Errno 5\\b|Errno 6\\b|timeout waiting",
+        "the connection to the board was lost",
+        "run it again: it goes on where it was, and the board has its old program",
+    ),
+    ("MemoryError", "the board's heap is full", "reset it and run it again"),
+)
+
+
+@dataclass(frozen=True)
+class Port:
+    """One that `mpremote connect list` shows."""
+
+    device: str
+    usb: str
+    what: str
+
+
+class MpremoteError(NATSBridgeError):
+    """What mpremote could not do; `said` is the end of what it printed."""
+
+    def __init__(self, message: str, said: str = "") -> None:
+        super().__init__(INVALID_ARGUMENT, message)
+        self.said = said
+
+
+class _NotYet(MpremoteError):
+    """The board did not answer, as one that starts just now."""
+
+
+def fault(port: str, said: str) -> MpremoteError:
+    """Return the error for what mpremote printed before it failed."""
+    # The line that quotes the board's configuration is for nobody's eyes.
+    said = "\n".join(line for line in said.splitlines() if not line.startswith("board "))
+    if "failed to access" in said or "could not open port" in said:
+        if is_there(port):
+            return MpremoteError(
+                f"{port} cannot be opened: close the program that uses it (a terminal, an editor);"
+                " on Linux, your user may have to be in the group dialout"
+            )
+        return MpremoteError(f"there is no port {port}: `mpremote connect list` shows which are")
+    for pattern, why, fix in _FAULTS:
+        if re.search(pattern, said):
+            kind = _NotYet if "raw repl" in pattern else MpremoteError
+            return kind(f"{why}: {fix}", said)
+    return MpremoteError(f"mpremote failed: {last_line(said)}", said)
+
+
+def last_line(said: str) -> str:
+    """Return the end of what a program printed, for an error."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    return lines[-1][:200] if lines else "it says nothing"
+
+
+def is_there(port: str) -> bool:
+    """Tell whether a port exists, as far as that can be seen (not on Windows, nor of URLs)."""
+    return not port.startswith("/") or Path(port).exists()
+
+
+async def mpremote(
+    *words: str, port: str, limit: float, on_line: Callable[[str], None] | None = None
+) -> str:
+    """Run mpremote: what it prints.
+
+    Raises:
+        MpremoteError: it failed, or was not done within `limit` seconds.
+    """
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-u", "-m", "mpremote", *words),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        limit=1 << 20,
+        start_new_session=True,  # Ctrl-C reaches this command alone
+    )
+    assert child.stdout is not None
+    lines: list[str] = []
+
+    async def read(stream: asyncio.StreamReader) -> None:
+        async for raw in stream:
+            line = raw.decode(errors="replace").rstrip("\r\n")
+            lines.append(line)
+            if on_line:
+                on_line(line)
+
+    try:
+        await asyncio.wait_for(read(child.stdout), limit)
+        code = await asyncio.wait_for(child.wait(), limit)
+    except asyncio.TimeoutError:
+        raise MpremoteError(
+            f"the board at {port} does not answer within {limit:.0f} s: press its reset button, and"
+            " run it again"
+        ) from None
+    finally:
+        if child.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                child.kill()
+            await child.wait()
+    if code != 0:
+        raise fault(port, "\n".join(lines))
+    return "\n".join(lines)
+
+
+async def ports() -> list[Port]:
+    """Return the USB ports at which there may be a board.
+
+    Raises:
+        MpremoteError: mpremote is not there.
+    """
+    found = []
+    for line in (await mpremote("connect", "list", port="", limit=ANSWER_S)).splitlines():
+        words = line.split(" ", 3)
+        # The ports of the machine itself have no USB numbers.
+        if len(words) == 4 and re.fullmatch("(?!0000:)[0-9a-f]{4}:[0-9a-f]{4}", words[2]):
+            found.append(Port(words[0], words[2], words[3].replace("None", "").strip()))
+    return found
+
+
+class Link:
+    """A board at a port."""
+
+    def __init__(self, port: str) -> None:
+        self.port = port
+        self.touched = False
+
+    async def _run(self, *words: str, limit: float = 0, **options: Callable[[str], None]) -> str:
+        limit = limit or ANSWER_S
+        line = ("connect", self.port, *words)
+        return await mpremote(*line, port=self.port, limit=limit, **options)
+
+    async def survey(self) -> Found:
+        """Return what is there. The board's program ends for that.
+
+        Raises:
+            MpremoteError: nothing, or nothing that answers.
+        """
+        said = await self._ask(scripts.survey(paused=False))
+        if said.strip() == "pause":
+            await self._reset()
+            said = await self._ask(scripts.survey(paused=True))
+        try:
+            return Found.parse(said)
+        except ValueError as e:
+            why = f"what is at {self.port} gives no answer that makes sense: {e}"
+            raise MpremoteError(why) from None
+
+    async def _ask(self, script: str) -> str:
+        for _ in range(ATTEMPTS - 1):
+            with contextlib.suppress(_NotYet):
+                return await self._asked(script)
+            await asyncio.sleep(1)
+        return await self._asked(script)
+
+    async def _asked(self, script: str) -> str:
+        self.touched = True
+        return await self._run("exec", script)
+
+    async def _reset(self) -> None:
+        with contextlib.suppress(MpremoteError):  # its port may be gone before mpremote is
+            await self._run("reset")
+        self.touched = False
+        await self.back()
+
+    async def back(self) -> None:
+        """Wait for the port, which a reset can take away."""
+        await asyncio.sleep(0.5)
+        loop = asyncio.get_running_loop()
+        end = loop.time() + BACK_S
+        while not is_there(self.port):
+            if loop.time() > end:
+                raise MpremoteError(f"{self.port} did not come back: unplug the board, and plug it")
+            await asyncio.sleep(0.1)
+
+    async def carry_out(
+        self, plan: Plan, on_progress: Callable[[int, int], None] = lambda done, total: None
+    ) -> None:
+        """Do what a plan says, and reset the board.
+
+        on_progress: is told bytes that were sent, and how many there are in all.
+
+        Raises:
+            MpremoteError: the board has its old program then.
+        """
+        total = sum(map(len, plan.send.values()))
+        with tempfile.TemporaryDirectory(prefix="natsbridge-") as name:  # for this user alone
+            words: list[str] = []
+            sources: dict[str, int] = {}
+            if plan.changes:
+                words += ["exec", scripts.prepare(plan.remove, plan.folders, plan.copy), "+"]
+            for number, (path, data) in enumerate(plan.send.items()):
+                source = Path(name) / str(number)
+                source.touch(0o600)
+                source.write_bytes(data)
+                sources[str(source)] = len(data)
+                words += ["fs", "cp", str(source), f":{path}", "+"]
+            if plan.changes:
+                words += ["exec", scripts.activate(plan.slot, plan.rename), "+"]
+            done = sent = 0
+
+            def on_line(line: str) -> None:
+                nonlocal done, sent
+                verb, _, rest = line.partition(" ")
+                if verb == "cp" and (size := sources.get(rest.partition(" ")[0])) is not None:
+                    done, sent = done + sent, size  # the one before has arrived
+                    on_progress(done, total)
+
+            self.touched = True
+            limit = ANSWER_S + total / SLOWEST
+            try:
+                await self._run(*words, "reset", limit=limit, on_line=on_line)
+            except MpremoteError as e:
+                # Once it resets, its port may be gone before mpremote is.
+                if plan.changes and not re.search("^activated", e.said, re.M):
+                    raise
+            self.touched = False
+            on_progress(total, total)
+            await self.back()
+
+    async def release(self) -> None:
+        """Let the board go on with its program, if it was stopped; whatever else is wrong."""
+        if self.touched and is_there(self.port):
+            with contextlib.suppress(MpremoteError):
+                await self._reset()
+
+    async def remove(self, files: Sequence[str]) -> None:
+        """Remove our program, and these files, and reset the board."""
+        try:
+            await self._run("exec", scripts.remove(files), "+", "reset")
+        except MpremoteError as e:
+            if not re.search("^removed", e.said, re.M):
+                raise
+        self.touched = False
+        await self.back()

@@ -1,0 +1,772 @@
+"""natsbridge flash: a real mpremote, and a simulated board; what interrupts it leaves no half."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import natsbridge as package
+from command import Broker, Inside, Runner, until
+from conftest import free_ports
+from device import MICROPYTHON, MPY_CROSS, compiled
+from natsbridge import sync
+from natsbridge.flashing import image, scripts
+from natsbridge.flashing.link import fault
+from simulator import Board
+
+ROOT = Path(__file__).parent.parent.parent
+SECRET = "open sesame"
+#: What a Pico W with its Wi-Fi says it is.
+PICO: dict[str, Any] = {
+    "platform": "rp2",
+    "machine": "Raspberry Pi Pico W with RP2040",
+    "version": [1, 24, 0],
+    "wifi": {"ssid": "lab", "password": SECRET},
+}
+
+
+class Checkout:
+    """boards/ and build/firmware/ of a small program, all of whose files say its version."""
+
+    MAIN = "from natsbridge import same, first, last\n"
+    PROGRAM = """
+    import sys, time
+    import board, natsbridge
+    from natsbridge import first, last, same
+    versions = {VERSION, board.VERSION, natsbridge.VERSION, first.VERSION, last.VERSION}
+    while True:
+        print("program", *versions)
+        time.sleep(0.1)
+    """
+
+    def __init__(self, folder: Path, version: str) -> None:
+        self.version = version
+        self.boards = folder / "boards"
+        shared = self.boards / "shared"
+        shared.mkdir(parents=True)
+        for name in ("unix", "esp32", "rpi_pico_w"):
+            shutil.copytree(ROOT / "boards" / name, self.boards / name)
+        says = f"VERSION = {version!r}\n"
+        (shared / "program.py").write_text(says + textwrap.dedent(self.PROGRAM))
+        (shared / "board.py").write_text(says)
+        main = (ROOT / "boards" / "shared" / "main.py").read_text()
+        (shared / "main.py").write_text(f"{main}# {version}\n")
+        built = folder / "build" / "firmware" / "natsbridge"
+        built.mkdir(parents=True)
+        rest = "".join(f"    {n}\n" for n in range(300))
+        for name, text in (
+            ("__init__", says),
+            ("first", says),
+            ("same", f"TEXT = '''{rest}'''\n"),
+            ("last", f"{says}TEXT = '''{rest}'''\n"),
+        ):
+            source = folder / f"{name}.py"
+            source.write_text(text)
+            line = [MPY_CROSS, "-s", name, "-o", built / f"{name}.mpy", source]
+            subprocess.run(line, check=True)
+
+
+@pytest.fixture(scope="session")
+def boards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project's boards/, beside a firmware that was built."""
+    folder = tmp_path_factory.mktemp("checkout")
+    (folder / "build").mkdir()
+    (folder / "boards").symlink_to(ROOT / "boards")
+    (folder / "build" / "firmware").symlink_to(compiled())
+    return folder / "boards"
+
+
+@pytest.fixture(scope="session")
+def checkouts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkout, Checkout]:
+    """Two versions of a program."""
+    folder = tmp_path_factory.mktemp("versions")
+    return Checkout(folder / "1", "old"), Checkout(folder / "2", "new")
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Path:
+    """A board's empty file system."""
+    (tmp_path / "disk").mkdir()
+    return tmp_path / "disk"
+
+
+Flash = Callable[..., Any]
+
+
+@pytest.fixture
+def flash(bare: Runner) -> Flash:
+    """Runs `natsbridge flash` of a checkout's program, on the unix port."""
+
+    def run(checkout: Checkout, board: Board, *options: object, inside: bool = True) -> Any:
+        words = ["flash", "unix", "--boards", checkout.boards, "--device", board.port, "--json"]
+        words += ["--no-wait", "--set", "broker=nats://127.0.0.1", "--set", "fileserver_url="]
+        words += ["--set", f"name={checkout.version}", *options]
+        return bare.inside(*words) if inside else bare(*words)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def old_disk(
+    checkouts: tuple[Checkout, Checkout], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The file system of a board that has the old program."""
+    folder = tmp_path_factory.mktemp("old")
+    (folder / "disk").mkdir()
+    runner = Runner(folder, folder)
+    with Board(folder / "disk") as board:
+        words = ["flash", "unix", "--boards", checkouts[0].boards, "--device", board.port]
+        words += ["--no-wait", "--set", "broker=nats://127.0.0.1", "--set", "fileserver_url="]
+        runner.inside(*words, "--set", "name=old").ended()
+        board.prints(r"program old\s")
+    return folder / "disk"
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Every file of a board."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def flashed(run: Inside) -> dict[str, Any]:
+    """What `flash --json` did."""
+    [said] = [r["flashed"] for r in run.records if "flashed" in r]
+    return dict(said)
+
+
+# ---------------------------------------------------------------- onto a board, and its hello
+
+
+@pytest.fixture(scope="session")
+def fresh(
+    boards: Path, broker: Broker, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Inside, Path]:
+    """What was printed when an empty board got the project's program, and its file system."""
+    folder = tmp_path_factory.mktemp("fresh")
+    (folder / "disk").mkdir()
+    words = ["flash", "unix", "--boards", boards, "--set", f"broker={broker.url}"]
+    with Board(folder / "disk") as board:
+        words += ["--device", board.port, "--set", "fileserver_url=http://127.0.0.1:1"]
+        return Runner(folder, folder).inside(*words).ended(), folder / "disk"
+
+
+def test_a_fresh_board_says_hello(fresh: tuple[Inside, Path], boards: Path, broker: Broker) -> None:
+    run, disk = fresh
+    lines = run.out.splitlines()
+    assert re.match(r"linux .*, MicroPython 1\.\d+\.\d+, [\d,]+ B of heap free, ", lines[0])
+    assert re.match(r"Flashed: 33 of 33 files sent, .* kB in .*, config.json written", lines[1])
+    said = rf"Hello from linux.*: NATSBridge {package.__version__}, MicroPython 1\..*"
+    assert re.match(said + r" [\d,]+ B of heap free, round trip \d+ ms$", lines[-1])
+    files = tree(disk)
+    assert files["slot"] == b"a"
+    assert files["main.py"] == (boards / "shared" / "main.py").read_bytes()
+    assert files["slots/a/program.py"] == (boards / "shared" / "program.py").read_bytes()
+    assert len([p for p in files if p.startswith("slots/a/natsbridge/")]) == 31
+    assert json.loads(files["slots/a/complete"])["version"] == package.__version__
+    assert json.loads(files["config.json"])["broker"] == broker.url
+    assert not [p for p in files if p.endswith(".new") or p.startswith("slots/b")]
+
+
+@contextlib.contextmanager
+def strangers(url: str) -> Iterator[None]:
+    """While in the block, somebody else says hello, and somebody says nonsense."""
+    end = threading.Event()
+    hello = [("hello", {"board": "stranger"}, "dictionary")]
+
+    def say() -> None:
+        with sync.connect(url, name="unix", id="stranger") as nc:
+            while not end.wait(0.05):
+                subject = "natsbridge.hello.unix"
+                nc.publish(subject, b"nonsense")
+                sync.smartsend(subject, hello, msg_purpose="hello", nats_connection=nc)
+                nc.flush()
+
+    thread = threading.Thread(target=say)
+    thread.start()
+    try:
+        yield
+    finally:
+        end.set()
+        thread.join()
+
+
+def test_only_what_changed_is_sent(
+    natsbridge: Runner, fresh: tuple[Inside, Path], boards: Path, disk: Path
+) -> None:
+    shutil.copytree(fresh[1], disk, dirs_exist_ok=True)
+    with Board(disk) as board:
+        words = ["flash", "unix", "--boards", boards, "--device", board.port, "--json"]
+        # The same again: nothing is written, it is reset, and says hello.
+        before = {p: p.stat().st_mtime_ns for p in disk.rglob("*")}
+        run = natsbridge.inside(*words).ended()
+        assert {p: p.stat().st_mtime_ns for p in disk.rglob("*")} == before
+        did = flashed(run)
+        assert (did["slot"], did["sent"], did["kept"], did["bytes"]) == (None, [], 33, 0)
+        hello = run.records[-1]["hello"]
+        assert type(hello["rtt_ms"]) is type(hello["heap_free"]) is int
+        # A program of one's own: that is what goes over the cable. Others on its subject are heard
+        # too, but not believed.
+        own = disk.parent / "own.py"
+        own.write_text((boards / "shared" / "program.py").read_text() + "# mine\n")
+        with strangers(natsbridge.environ["NATS_URL"]):
+            run = natsbridge.inside(*words, "--program", own).ended()
+        did = flashed(run)
+        assert run.records[-1]["hello"]["board"].startswith("linux")
+        assert (did["slot"], did["sent"], did["kept"]) == ("b", ["slots/b/program.py"], 32)
+        assert (disk / "slots" / "b" / "program.py").read_bytes() == own.read_bytes()
+        # The doctor finds what was flashed.
+        checks = natsbridge.inside("doctor", "--json", "--device", board.port).records
+        assert f"{package.__version__} is installed on the device" in [r["found"] for r in checks]
+
+
+def test_an_upgrade_sends_what_changed(
+    flash: Flash, checkouts: tuple[Checkout, Checkout], old_disk: Path, disk: Path
+) -> None:
+    shutil.copytree(old_disk, disk, dirs_exist_ok=True)
+    with Board(disk, usb=str(disk.parent / "ttyACM0")) as board:  # it is away after a reset
+        board.prints(r"program old\s")
+        did = flashed(flash(checkouts[1], board).ended())
+        board.prints(r"program new\s")
+        assert did["kept"] == 1
+        names = ("board.py", "program.py", *(f"natsbridge/{n}.mpy" for n in ("__init__", "first")))
+        assert sorted(did["sent"]) == sorted(
+            f"slots/b/{name}" for name in (*names, "natsbridge/last.mpy")
+        )
+        # And back: all of it is in the other slot, but for the loader and the configuration.
+        did = flashed(flash(checkouts[0], board).ended())
+        assert (did["slot"], did["sent"], did["kept"]) == ("a", [], 6)
+        board.prints(r"program old\s")
+    assert tree(disk).keys() - tree(old_disk).keys() == {
+        p.replace("slots/a", "slots/b") for p in tree(old_disk) if p.startswith("slots/a")
+    }
+
+
+# ---------------------------------------------------------------- what does not fit is refused
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ({"version": [1, 18, 0]}, ["MicroPython 1.18.0", "1.19", "--image"]),
+        ({"machine": "Generic ESP32 module with ESP32"}, ["it is no unix", "with ESP32"]),
+        ({"heap": "60K"}, ["bytes of heap free, and 65,536 are needed"]),
+        ({"flash": 60_000}, ["bytes of flash free", "are needed"]),
+    ],
+)
+def test_a_board_that_does_not_fit_is_left_alone(
+    told: dict[str, Any],
+    words: list[str],
+    flash: Flash,
+    checkouts: tuple[Checkout, Checkout],
+    old_disk: Path,
+    disk: Path,
+) -> None:
+    shutil.copytree(old_disk, disk, dirs_exist_ok=True)
+    with Board(disk, **told) as board:
+        board.prints(r"program old\s")
+        run = flash(checkouts[1], board).ended(1)
+        for word in words:
+            assert word in run.records[-1]["error"]["message"]
+        board.prints(r"program old\s")  # it goes on
+    assert tree(disk) == tree(old_disk)
+
+
+def test_a_flash_that_is_full_in_the_middle(
+    flash: Flash, checkouts: tuple[Checkout, Checkout], old_disk: Path, disk: Path
+) -> None:
+    """As one does that has other blocks than we think."""
+    shutil.copytree(old_disk, disk, dirs_exist_ok=True)
+    with Board(disk, flash=60_000, honest=False) as board:
+        run = flash(checkouts[1], board).ended(1)
+        assert "flash is full" in run.records[-1]["error"]["message"]
+        board.prints(r"program old\s")
+
+
+def test_a_port_without_a_board(
+    flash: Flash, checkouts: tuple[Checkout, Checkout], disk: Path
+) -> None:
+    with Board(disk) as board, Path(board.port).open("rb") as port:
+        fcntl.flock(port, fcntl.LOCK_EX)
+        run = flash(checkouts[0], board).ended(1)
+        assert "close the program that uses it" in run.records[0]["error"]["message"]
+    run = flash(checkouts[0], board).ended(1)
+    assert f"there is no port {board.port}" in run.records[0]["error"]["message"]
+
+
+def test_what_there_is_not(bare: Runner, boards: Path, tmp_path: Path) -> None:
+    bare.inside("flash", "unix").failed("boards has no boards", "--boards")
+    words = ("--boards", boards, "--device", "/dev/nothing")
+    bare.inside("flash", "uno", *words).failed("no board 'uno'", "rpi_pico_w, unix")
+    (tmp_path / "boards").mkdir()
+    shutil.copytree(ROOT / "boards" / "unix", tmp_path / "boards" / "unix")
+    shutil.copytree(ROOT / "boards" / "shared", tmp_path / "boards" / "shared")
+    bare.inside("flash", "unix").failed("has no modules: make firmware")
+    bare.inside("flash", "unix", *words, "--set", "name").failed("has no value")
+    told = bare.inside("flash", "unix", *words, "--set", f"wifi.password={SECRET}")
+    assert SECRET not in told.failed("list of processes", "$WIFI_PASSWORD")
+    damaged = tmp_path / "damaged.json"
+    damaged.write_text(f'{{"password": "{SECRET}"')
+    told = bare.inside("flash", "unix", *words, "--config", damaged)
+    assert SECRET not in told.failed("cannot be read")
+
+
+# ---------------------------------------------------------------- the cable is pulled
+
+
+def cut(
+    flash: Flash,
+    checkouts: tuple[Checkout, Checkout],
+    old_disk: Path,
+    folder: Path,
+    **told: Any,
+) -> str:
+    """Flash a board that loses its power meanwhile: which program it has after that.
+
+    Then it is flashed again, and has the new one.
+    """
+    shutil.copytree(old_disk, folder)
+    with Board(folder, **told) as board:
+        run = flash(checkouts[1], board)
+        assert run.code == 0 or board.lost_power(), run.out
+    with Board(folder) as board:
+        version = board.prints(r"program (\w.*?)\s*\n")[1]
+        assert version in ("old", "new")  # one set of one: no file of another version
+        assert version == "new" or run.code == 1
+        config = json.loads((folder / "config.json").read_text())
+        assert config["name"] in ("old", "new")
+        assert flash(checkouts[1], board).ended()
+        board.prints(r"program new\s")
+    assert json.loads((folder / "config.json").read_text())["name"] == "new"
+    assert (folder / "main.py").read_bytes().endswith(b"# new\n")
+    assert not [p for p in tree(folder) if p.endswith(".new")]
+    assert tree(folder)["slot"] == b"b"
+    return version
+
+
+def test_power_that_fails_in_the_middle_leaves_the_old_program(
+    flash: Flash, checkouts: tuple[Checkout, Checkout], old_disk: Path, tmp_path: Path
+) -> None:
+    assert cut(flash, checkouts, old_disk, tmp_path / "cut", operations=40) == "old"
+
+
+def test_ctrl_c_leaves_the_old_program_running(
+    bare: Runner, checkouts: tuple[Checkout, Checkout], old_disk: Path, disk: Path
+) -> None:
+    shutil.copytree(old_disk, disk, dirs_exist_ok=True)
+    large = disk.parent / "large.py"
+    large.write_text("# this takes a while\n" * 5000)
+    with Board(disk, usb=str(disk.parent / "ttyACM0")) as board:
+        words = ["flash", "unix", "--boards", checkouts[1].boards, "--device", board.port]
+        running = bare.start(*words, "--no-wait", "--program", large)
+        until((disk / "slots" / "b" / "program.py").exists)
+        assert running.stop().ended(130).err == ""
+        board.prints(r"program old\s")
+    assert (disk / "slot").read_bytes() == b"a"
+
+
+def test_a_file_that_arrived_damaged_is_not_run(tmp_path: Path) -> None:
+    """However that came: the board itself compares before it switches."""
+    slot = tmp_path / "slots" / "b"
+    slot.mkdir(parents=True)
+    (slot / "program.py").write_bytes(b"whole")
+    (tmp_path / "slot.new").touch()
+
+    def activate() -> subprocess.CompletedProcess[str]:
+        line = [MICROPYTHON, "-c", scripts.activate("b", [("slot.new", "slot")])]
+        return subprocess.run(line, cwd=tmp_path, capture_output=True, text=True)
+
+    for data, damaged in ((b"while", True), (b"whole", False)):
+        files = {"program.py": hashlib.sha256(data).hexdigest()}
+        (slot / "complete.new").write_text(json.dumps({"files": files}))
+        done = activate()
+        assert ("program.py arrived damaged" in done.stdout + done.stderr) == damaged
+        assert (slot / "complete").exists() == (tmp_path / "slot").exists() == (not damaged)
+    assert (tmp_path / "slot").read_bytes() == b"b"
+
+
+@pytest.mark.long
+def test_power_that_fails_at_50_random_points(
+    flash: Flash, checkouts: tuple[Checkout, Checkout], old_disk: Path, tmp_path: Path
+) -> None:
+    """Half of them in operations on files: the last steps are but a few bytes on the cable.
+
+    The same again with $NATSBRIDGE_CUTS, which it prints.
+    """
+    seed = os.environ.get("NATSBRIDGE_CUTS") or str(random.randrange(1 << 32))
+    print(f"NATSBRIDGE_CUTS={seed}")
+    chance = random.Random(seed)
+    shutil.copytree(old_disk, tmp_path / "whole")
+    with Board(tmp_path / "whole", bytes=1 << 40, operations=1 << 20) as board:
+        flash(checkouts[1], board).ended()
+        board.prints(r"program new\s")
+    passed, operations = board.counted
+    assert passed > 10_000
+    assert operations > 40
+    left = []
+    for number in range(50):
+        folder = tmp_path / f"cut-{number}"
+        most, what = ((passed, "bytes"), (operations, "operations"))[number % 2]
+        told = {what: chance.randrange(1, most)}
+        print(number, told, flush=True)
+        left.append(cut(flash, checkouts, old_disk, folder, **told))
+        shutil.rmtree(folder)
+    assert {"old", "new"} == set(left)  # they do reach to the end
+
+
+@pytest.mark.long
+def test_power_that_fails_at_each_of_the_last_steps(
+    flash: Flash, checkouts: tuple[Checkout, Checkout], old_disk: Path, tmp_path: Path
+) -> None:
+    """From the old program to the new one, when all of it has arrived."""
+    shutil.copytree(old_disk, tmp_path / "whole")
+    with Board(tmp_path / "whole", bytes=1 << 40, operations=1 << 20) as board:
+        flash(checkouts[1], board).ended()
+    _, operations = board.counted
+    # Renamed at last: complete, config.json, slot, main.py.
+    left = [
+        cut(flash, checkouts, old_disk, tmp_path / str(n), operations=operations - n)
+        for n in (4, 3, 2, 1)
+    ]
+    assert left == ["old", "old", "old", "new"]
+
+
+# ---------------------------------------------------------------- no hello
+
+#: As boards/shared/program.py, but it does not wait for long before it tries again.
+IMPATIENT = """
+import time
+import board
+while True:
+    try:
+        board.connect()
+    except Exception as e:
+        print(e)
+    time.sleep(0.5)
+"""
+
+
+@pytest.fixture
+def impatient(tmp_path: Path) -> Path:
+    """A program that tries to connect again and again."""
+    (tmp_path / "impatient.py").write_text(IMPATIENT)
+    return tmp_path / "impatient.py"
+
+
+def test_a_wrong_wifi_password_is_told(
+    natsbridge: Runner,
+    fresh: tuple[Inside, Path],
+    boards: Path,
+    disk: Path,
+    impatient: Path,
+) -> None:
+    shutil.copytree(fresh[1], disk, dirs_exist_ok=True)
+    (disk / "config.json").unlink()
+    natsbridge.environ["WIFI_PASSWORD"] = "wrong horse"
+    broker = natsbridge.environ["NATS_URL"]
+    with Board(disk, **PICO) as board:
+        words = ["flash", "rpi_pico_w", "--boards", boards, "--device", board.port]
+        words += ["--program", impatient]
+        config = disk.parent / "config.toml"
+        config.write_text(
+            f'broker = "{broker}"\nfileserver_url = ""\nntp = ""\n[wifi]\nssid = "lab"\n'
+        )
+        run = natsbridge(*words, "--config", config, "--timeout", "4").ended(1)
+        assert "said no hello within 4 s" in run.err
+        assert "Wi-Fi 'lab': the password is wrong (status -3)" in run.err
+        assert "wrong horse" not in run.out + run.err
+        # The right one is all that is sent then.
+        natsbridge.environ["WIFI_PASSWORD"] = SECRET
+        run = natsbridge.inside(*words, "--json", "-v").ended()
+        assert (flashed(run)["slot"], flashed(run)["config"]) == (None, True)
+        assert run.records[-1]["hello"]["board"] == PICO["machine"]
+        assert SECRET not in run.out + run.err
+
+
+def test_a_broker_that_is_not_there(
+    natsbridge: Runner,
+    fresh: tuple[Inside, Path],
+    boards: Path,
+    disk: Path,
+    impatient: Path,
+) -> None:
+    shutil.copytree(fresh[1], disk, dirs_exist_ok=True)
+    nobody = f"nats://127.0.0.1:{free_ports(1)[0]}"
+    words = ["flash", "unix", "--boards", boards, "--set", f"broker={nobody}"]
+    heard = natsbridge.environ.pop("NATS_URL")
+    with Board(disk) as board:
+        # Nobody could hear the board here: it stays as it is.
+        run = natsbridge.inside(*words, "--device", board.port)
+        run.failed("NATS_CONNECTION_FAILED", "nothing was changed", "--no-wait")
+        assert tree(disk) == tree(fresh[1])
+        # It has another address than we.
+        words += ["--server", heard, "--device", board.port, "--timeout", "3"]
+        run = natsbridge.inside(*words, "--program", impatient)
+        shown = run.ended(1).err
+        assert "said no hello within 3 s" in shown
+        assert "NATS_CONNECTION_FAILED" in shown.partition("the last it printed is")[2]
+    assert json.loads((disk / "config.json").read_text())["broker"] == nobody
+
+
+# ---------------------------------------------------------------- what was there before
+
+
+def test_a_main_of_one_s_own_is_kept_and_comes_back(
+    flash: Flash, bare: Runner, checkouts: tuple[Checkout, Checkout], disk: Path
+) -> None:
+    own = b"print('program mine')\n"
+    (disk / "main.py").write_bytes(own)
+    with Board(disk) as board:
+        board.prints(r"program mine\s")
+        flash(checkouts[0], board).ended()
+        board.prints(r"program old\s")
+        assert (disk / "main.old.py").read_bytes() == own
+        words = ["unflash", "--device", board.port]
+        bare.inside(*words).failed("pass --yes")
+        board.prints(r"program old\s")
+        run = bare.inside(*words, "--yes").ended()
+        assert "Removed main.py, slot, slots; the main.py from before is back" in run.out
+        board.prints(r"program mine\s")
+        assert tree(disk).keys() == {"main.py", "config.json"}
+        run = bare.inside(*words, "--yes", "--config", "--json").ended()
+        assert run.records == [{"removed": ["config.json"]}]
+        assert tree(disk) == {"main.py": own}
+        assert "nothing to remove" in bare.inside(*words).ended().out
+
+
+@pytest.mark.long
+def test_a_watchdog_does_not_end_a_long_copy(
+    flash: Flash, checkouts: tuple[Checkout, Checkout], tmp_path: Path, disk: Path
+) -> None:
+    """It runs on in the raw REPL: only a reset ends it."""
+    watched = tmp_path / "watched.py"
+    watched.write_text(
+        "import machine, time\nwdt = machine.WDT(timeout=4000)\nwhile True:\n"
+        "    wdt.feed()\n    print('program watched')\n    time.sleep(0.1)\n"
+    )
+    large = tmp_path / "large.py"
+    program = (checkouts[1].boards / "shared" / "program.py").read_text()
+    large.write_text(program + "# all of this takes longer than that\n" * 2000)
+    with Board(disk, usb=str(tmp_path / "ttyACM0")) as board:
+        options = ["--set", "watchdog=4000"]
+        flash(checkouts[0], board, *options, "--program", watched).ended()
+        board.prints(r"program watched\s")
+        did = flashed(flash(checkouts[1], board, *options, "--program", large).ended())
+        assert did["seconds"] > 4
+        board.prints(r"program new\s")
+    assert not (disk / "pause").exists()
+
+
+# ---------------------------------------------------------------- ports, questions, secrets
+
+#: In the place of mpremote: it notes its command lines, and shows ports that are not there.
+MPREMOTE = """
+import json, os, runpy, sys
+with open(os.environ["NOTES"], "a") as notes:
+    print(json.dumps(sys.argv[1:]), file=notes)
+if sys.argv[1:] == ["connect", "list"]:
+    print(os.environ["PORTS"], end="")
+    sys.exit()
+sys.path.remove(os.environ["PYTHONPATH"])
+for name in [n for n in sys.modules if n.startswith("mpremote")]:
+    del sys.modules[name]
+runpy.run_module("mpremote", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.fixture
+def noted(bare: Runner, tmp_path: Path) -> Callable[[], str]:
+    """Has mpremote find what $PORTS says, and returns all of its command lines."""
+    module = tmp_path / "instead" / "mpremote"
+    module.mkdir(parents=True)
+    (module / "__init__.py").touch()
+    (module / "__main__.py").write_text(MPREMOTE)
+    notes = tmp_path / "notes"
+    notes.touch()
+    bare.environ.update(PYTHONPATH=str(module.parent), NOTES=str(notes), PORTS="")
+    return notes.read_text
+
+
+def test_ports_are_found(
+    bare: Runner, noted: Callable[[], str], old_disk: Path, tmp_path: Path
+) -> None:
+    serial = "/dev/ttyS0 None 0000:0000 None None\n"
+    bare.environ["PORTS"] = serial
+    bare("logs").failed("no board is found", "--device")
+    with Board(old_disk, usb=str(tmp_path / "ttyACM0")) as board:
+        port = f"{board.port} e660 2e8a:0005 MicroPython Board in FS mode\n"
+        bare.environ["PORTS"] = serial + port
+        logs = bare.start("logs").says("Board in FS mode").says("program old")
+        assert "/dev/ttyS0" not in logs.out
+        assert logs.stop().code == 130
+        bare.environ["PORTS"] = serial + port + "/dev/ttyACM7 None 303a:1001 None None\n"
+        bare("logs").failed("several ports", board.port, "/dev/ttyACM7")
+        code, text = bare.on_terminal("logs", typed=[("Which board", "1\n")], until_="program old")
+        assert code == 130
+        assert "2  /dev/ttyACM7" in text
+
+
+def test_what_is_missing_is_asked_for_and_secrets_are_nowhere(
+    bare: Runner,
+    noted: Callable[[], str],
+    checkouts: tuple[Checkout, Checkout],
+    disk: Path,
+) -> None:
+    boards = checkouts[0].boards
+    with Board(disk, **PICO) as board:
+        words = ["flash", "rpi_pico_w", "--boards", boards, "--device", board.port, "--no-wait"]
+        bare(*words).failed("lacks wifi.ssid, wifi.password, broker, fileserver_url")
+        answers = [
+            ("Name of the Wi-Fi", "lab\n"),
+            ("Its password", f"{SECRET}\n"),
+            ("broker's URL", "nats://me:sesame@127.0.0.1:1\n"),
+            ("file server's URL", "\n"),
+        ]
+        code, text = bare.on_terminal(*words, "--set", "ntp=", typed=answers)
+        assert (code, "Flashed: 6 of 6 files sent" in text) == (0, True)
+        assert "sending" in text  # its bar
+        said = json.loads((disk / "config.json").read_text())
+        assert said["wifi"] == {"ssid": "lab", "password": SECRET, "country": ""}
+        assert said["broker"] == "nats://me:sesame@127.0.0.1:1"
+        assert said["fileserver_url"] == "http://192.168.1.10:8080"
+        assert SECRET not in text
+        assert SECRET not in noted()
+        assert "sesame" not in noted()
+        # Now the board has them: nothing is asked, and nothing sent.
+        assert flashed(bare(*words, "--json").ended())["bytes"] == 0
+        # Ctrl-C at a question ends it, and the board goes on.
+        (disk / "config.json").unlink()
+        code, text = bare.on_terminal(*words, until_="Name of the Wi-Fi")
+        assert code == 130
+        board.prints(r"program old\s")
+
+
+def test_mpremote_is_not_installed(
+    bare: Runner, boards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho No module named mpremote >&2\nexit 1\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    words = ["flash", "unix", "--boards", boards]
+    for port in ([], ["--device", "/dev/nothing"]):
+        bare.inside(*words, *port).failed("mpremote is not installed: pip install mpremote")
+
+
+@pytest.mark.parametrize(
+    ("said", "word"),
+    [
+        ("serial.serialutil.SerialException: device reports", "connection to the board was lost"),
+        ("OSError: [Errno 28] ENOSPC", "flash is full"),
+        ("OSError: 28", "flash is full"),
+        ("mpremote: cp: No space left on device", "flash is full"),
+        ("ValueError: program.py arrived damaged", "damaged"),
+        ("could not enter raw repl", "does not answer as MicroPython does"),
+        ("", "it says nothing"),
+        ('board {"config": "secret"}', "it says nothing"),
+        ("x\n  new trouble  \n", "new trouble"),
+    ],
+)
+def test_what_mpremote_says_is_explained(said: str, word: str) -> None:
+    assert word in fault("/dev/nothing", said).message
+
+
+# ---------------------------------------------------------------- MicroPython itself
+
+
+def test_an_image_for_an_esp32_is_written_with_esptool(
+    bare: Runner,
+    noted: Callable[[], str],
+    checkouts: tuple[Checkout, Checkout],
+    tmp_path: Path,
+    disk: Path,
+) -> None:
+    boards = checkouts[0].boards
+    file = tmp_path / "ESP32.bin"
+    file.write_bytes(b"\xe9\x00\x00\x00" * 100)
+    esptool = tmp_path / "instead" / "esptool.py"
+    told = {"machine": "Generic ESP32 module with ESP32", "platform": "esp32", "flash": 2 << 20}
+    with Board(disk, **told) as board:
+        words = ["flash", "esp32", "--boards", boards, "--device", board.port, "--image", file]
+        words += ["--no-wait", "--set", "broker=nats://h", "--set", "fileserver_url="]
+        words += ["--set", "wifi.ssid=x"]
+        bare.environ["WIFI_PASSWORD"] = "x"
+        esptool.write_text("raise SystemExit('No module named esptool')")
+        bare(*words).ended(1)
+        esptool.write_text("print('A fatal error occurred: no serial data'); raise SystemExit(2)")
+        assert "esptool failed: A fatal error" in bare(*words).ended(1).err
+        assert not tree(disk)
+        note = "print(json.dumps(sys.argv[1:]), file=open(os.environ['NOTES'], 'a'))"
+        esptool.write_text(f"import json, os, sys\n{note}\n")
+        run = bare(*words).ended()
+        assert "MicroPython is installed." in run.out
+        [line] = [json.loads(x) for x in noted().splitlines() if "write_flash" in x]
+        port = ["--port", board.port, "--baud", "460800"]
+        assert line == [*port, "write_flash", "-z", "0x1000", str(file)]
+        assert tree(disk)["slot"] == b"a"
+
+
+def test_an_image_for_a_pico_is_copied_to_its_drive(
+    bare: Runner, checkouts: tuple[Checkout, Checkout], tmp_path: Path, disk: Path
+) -> None:
+    boards = checkouts[0].boards
+    file = tmp_path / "pico.uf2"
+    file.write_bytes(b"UF2\nand so on")
+    drive = tmp_path / "RPI-RP2"
+    drive.mkdir()
+    with Board(disk, **PICO) as board:
+        words = ["flash", "rpi_pico_w", "--boards", boards, "--device", board.port, "--no-wait"]
+        words += ["--set", "broker=nats://h", "--set", "fileserver_url=", "--set", "wifi.ssid=x"]
+        bare.environ["WIFI_PASSWORD"] = "x"
+        words += ["--drive", drive, "--image"]
+        bare.inside(*words, file).failed("has no INFO_UF2.TXT", "BOOTSEL")
+        (drive / "INFO_UF2.TXT").write_text("UF2 Bootloader v3.0\nBoard-ID: RPI-RP2\n")
+        bare.inside(*words, Path(__file__)).failed("is no image for rpi_pico_w", ".uf2")
+        assert not tree(disk)
+        bare.inside(*words, file).ended()
+    assert (drive / "pico.uf2").read_bytes() == file.read_bytes()
+    assert tree(disk)["slot"] == b"a"
+
+
+def test_the_drive_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, info in (("usb", None), ("other", "Board-ID: SAMD21"), ("x", "Board-ID: RPI-RP2")):
+        (tmp_path / name).mkdir()
+        if info:
+            (tmp_path / name / image.INFO).write_text(info)
+    monkeypatch.setattr(image, "_mounted", lambda: sorted(tmp_path.iterdir()))
+    assert image.find_drive() == tmp_path / "x"
+    (tmp_path / "x" / image.INFO).unlink()
+    assert image.find_drive() is None
+
+
+# ---------------------------------------------------------------- the simulated board
+
+
+@pytest.mark.long
+def test_mpremote_installs_our_package_for_mip(tmp_path: Path, disk: Path) -> None:
+    """The real one, on the simulated board: as on any other."""
+    release = tmp_path / "release"
+    shutil.copytree(compiled() / "natsbridge", release / "natsbridge")
+    names = sorted(path.name for path in (release / "natsbridge").iterdir())
+    urls = [[f"natsbridge/{name}", f"natsbridge/{name}"] for name in names]
+    (release / "package.json").write_text(json.dumps({"urls": urls, "version": "1"}))
+    with Board(disk) as board:
+        line = [sys.executable, "-m", "mpremote", "connect", board.port]
+        line += ["mip", "install", str(release / "package.json"), "+"]
+        line += ["exec", "import natsbridge; print(natsbridge.__version__)"]
+        done = subprocess.run(line, capture_output=True, text=True, timeout=60)
+        assert done.stdout.splitlines()[-1] == package.__version__, done
+    assert len(list((disk / "lib" / "natsbridge").iterdir())) == len(names)

@@ -1,0 +1,326 @@
+"""What a flash decides, without a board: the plan, the checks, the configuration."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from natsbridge.errors import NATSBridgeError
+from natsbridge.flashing.plan import Board, Found, Plan, Refused, check, check_flash, make_plan
+from natsbridge.flashing.values import Values, parse_settings, read_values, without_login
+
+ROOT = Path(__file__).parent.parent.parent
+MAIN, CONFIG = b"loader", b'{"name": "x"}'
+PROGRAM = {"program.py": b"new", "board.py": b"b", "natsbridge/a.mpy": b"M\x06a"}
+EMPTY = Found((1, 24, 0), 0xB06, "Pico", "rp2", "51", 180_000, 1 << 20, False, None, None, {})
+
+
+def board(files: dict[str, bytes], slot: str | None = None, **told: Any) -> Found:
+    """A board with these files."""
+    there = {p: (len(d), hashlib.sha256(d).hexdigest()) for p, d in files.items()}
+    loader = files.get("main.py", b"").startswith(b"loader")
+    return replace(EMPTY, files=there, slot=slot, loader=loader, **told)
+
+
+def slot(name: str, program: dict[str, bytes], complete: bool = True) -> dict[str, bytes]:
+    """A slot's files."""
+    files = {f"slots/{name}/{path}": data for path, data in program.items()}
+    return {**files, **({f"slots/{name}/complete": b"{}"} if complete else {})}
+
+
+def carry_out(files: dict[str, bytes], plan: Plan) -> list[dict[str, bytes]]:
+    """The files of a board after each step of a plan."""
+    now = dict(files)
+    states = [dict(now)]
+
+    def step() -> None:
+        states.append(dict(now))
+
+    for path in plan.remove:
+        now.pop(path)
+        step()
+    for source, target in plan.copy:
+        now[target] = now[source][:1]
+        step()
+        now[target] = now[source]
+        step()
+    for path, data in plan.send.items():
+        now[path] = data[: len(data) // 2]
+        step()
+        now[path] = data
+        step()
+    if plan.slot:
+        base = f"slots/{plan.slot}/"
+        for path, digest in json.loads(now[base + "complete.new"])["files"].items():
+            assert hashlib.sha256(now[base + path]).hexdigest() == digest
+        now[base + "complete"] = now.pop(base + "complete.new")
+        step()
+        now["slot.new"] = plan.slot.encode()
+        step()
+    for source, target in plan.rename:
+        now[target] = now.pop(source)
+        step()
+    return states
+
+
+def found_in(files: dict[str, bytes]) -> Found:
+    """What such a board says."""
+    return board(files, files["slot"].decode() if "slot" in files else None)
+
+
+def runs(files: dict[str, bytes]) -> dict[str, bytes] | None:
+    """The program that a board with these files runs."""
+    if not files.get("main.py", b"").startswith(b"loader"):
+        return None
+    running = found_in(files).running()
+    if running is None:
+        return None
+    base = f"slots/{running}/"
+    return {p[len(base) :]: d for p, d in files.items() if p.startswith(base)}
+
+
+def program_of(files: dict[str, bytes]) -> dict[str, bytes] | None:
+    """The same, without what says that it is whole."""
+    program = runs(files)
+    return program and {p: d for p, d in program.items() if not p.startswith("complete")}
+
+
+OLD = {**PROGRAM, "program.py": b"old", "natsbridge/gone.mpy": b"M\x06g"}
+BOARDS: dict[str, dict[str, bytes]] = {
+    "empty": {},
+    "the old program": {"main.py": MAIN, "slot": b"a", **slot("a", OLD)},
+    "in b, an older loader": {"main.py": b"loader 0", "slot": b"b", **slot("b", OLD)},
+    "the old one twice": {"main.py": MAIN, "slot": b"b", **slot("a", OLD), **slot("b", OLD)},
+    "interrupted": {
+        "main.py": MAIN,
+        "slot": b"a",
+        "slot.new": b"",
+        **slot("a", OLD),
+        **slot("b", {"program.py": b"ne", "board.py": b"b", "x": b"y"}, complete=False),
+    },
+    "a slot that is not whole": {
+        "main.py": MAIN,
+        "slot": b"a",
+        **slot("a", OLD, complete=False),
+        **slot("b", OLD),
+    },
+    "a slot that is not there": {"main.py": MAIN, "slot": b"", **slot("b", OLD)},
+    "its own main.py": {"main.py": b"print('mine')"},
+}
+
+
+@pytest.mark.parametrize("files", BOARDS.values(), ids=BOARDS)
+def test_whenever_it_ends_the_board_has_the_old_program_or_the_new(
+    files: dict[str, bytes],
+) -> None:
+    main = MAIN + b" 1"
+    plan = make_plan(found_in(files), PROGRAM, main, CONFIG, "1")
+    before = program_of(files)
+    states = carry_out(files, plan)
+    kinds = [program_of(state) for state in states]
+    assert all(kind in (before, PROGRAM) for kind in kinds)
+    assert [k for k, _ in itertools.groupby(kinds)] == [before, PROGRAM]  # and never back
+    # Where a rename loses `slot` (FAT removes the old file first), what runs is whole too.
+    whole = [program_of({**files, "slot": name}) for name in (b"a", b"b")]
+    for state in states:
+        lost = {path: data for path, data in state.items() if path != "slot"}
+        assert program_of(lost) in (None, *whole, PROGRAM)
+    after = states[-1]
+    assert (after["main.py"], after["config.json"]) == (main, CONFIG)
+    assert not [path for path in after if path.endswith(".new")]
+    if b"mine" in files.get("main.py", b""):
+        # Before anything else takes its place there is a copy.
+        assert all(b"print('mine')" in state.values() for state in states)
+        assert after["main.old.py"] == b"print('mine')"
+    # Once more, there is nothing to do; from each step, the rest is.
+    assert not make_plan(found_in(after), PROGRAM, main, CONFIG, "1").changes
+    for state in states:
+        again = make_plan(found_in(state), PROGRAM, main, CONFIG, "1")
+        assert program_of(carry_out(state, again)[-1]) == PROGRAM
+
+
+contents = st.sampled_from([b"1", b"2", b"33"])
+names = st.sampled_from(["program.py", "board.py", "natsbridge/a.mpy", "natsbridge/b.mpy"])
+programs = st.dictionaries(names, contents, min_size=1)
+
+
+@given(st.dictionaries(st.sampled_from("ab"), st.tuples(programs, st.booleans())), programs, names)
+def test_any_board_gets_any_program(
+    slots: dict[str, tuple[dict[str, bytes], bool]], wanted: dict[str, bytes], named: str
+) -> None:
+    files = {"main.py": MAIN, "slot": named[0].encode()}
+    for name, (program, complete) in slots.items():
+        files.update(slot(name, program, complete))
+    plan = make_plan(found_in(files), wanted, MAIN, CONFIG, "1")
+    states = carry_out(files, plan)
+    assert all(program_of(state) in (program_of(files), wanted) for state in states)
+    assert program_of(states[-1]) == wanted
+
+
+def test_what_is_there_does_not_travel() -> None:
+    files = {"main.py": MAIN, "config.json": CONFIG, "slot": b"a", **slot("a", OLD)}
+    files.update(slot("b", {"program.py": b"new", "board.py": b"!"}, complete=False))
+    plan = make_plan(found_in(files), PROGRAM, MAIN, CONFIG, "1")
+    assert (plan.slot, list(plan.send), plan.kept) == ("b", ["slots/b/complete.new"], 3)
+    assert plan.remove == ("slots/b/board.py",)
+    assert plan.copy == (
+        ("slots/a/board.py", "slots/b/board.py"),
+        ("slots/a/natsbridge/a.mpy", "slots/b/natsbridge/a.mpy"),
+    )
+    assert plan.rename == (("slot.new", "slot"),)
+
+
+def test_a_main_that_would_be_lost_is_refused() -> None:
+    files = {"main.py": b"print('mine')", "main.old.py": b"print('older')"}
+    with pytest.raises(Refused, match=r"main.old.py, where it would be kept"):
+        make_plan(found_in(files), PROGRAM, MAIN, CONFIG, "1")
+
+
+def test_the_flash_that_it_takes() -> None:
+    plan = make_plan(EMPTY, {"program.py": b"x" * 5000}, MAIN, CONFIG, "1")
+    # Two blocks of program, one each of complete, config.json, main.py and slot; two folders.
+    assert plan.flash == 4096 * (2 + 4 + 2 * 2)
+    check_flash(replace(EMPTY, flash=plan.flash), plan)
+    check_flash(replace(EMPTY, flash=None), plan)
+    with pytest.raises(Refused, match="40,959 bytes of flash free, and 40,960 are needed"):
+        check_flash(replace(EMPTY, flash=plan.flash - 1), plan)
+    assert make_plan(board({}), {}, MAIN, CONFIG, "1").flash < plan.flash
+
+
+PICO = Board("pico", "Pico W", "rp2", "Pico", (1, 20, 0), 0.7)
+
+
+@pytest.mark.parametrize(
+    ("told", "why"),
+    [
+        ({}, None),
+        ({"version": (1, 20, 0)}, None),
+        ({"version": (1, 19, 9)}, r"has MicroPython 1.19.9: install 1.20.0 or newer"),
+        ({"version": (1, 9, 4)}, "install 1.20.0"),
+        ({"mpy": None}, "loads none of .mpy"),
+        ({"mpy": 0xB05}, "loads version 5"),
+        ({"machine": "ESP32"}, "'ESP32': it is no pico"),
+        ({"machine": "", "platform": "Pico"}, None),
+        ({"heap": 45_874}, "has 45,874 bytes of heap free, and 45,875"),
+        ({"heap": 45_875}, None),
+    ],
+)
+def test_what_fits(told: dict[str, Any], why: str | None) -> None:
+    if why is None:
+        check(PICO, replace(EMPTY, **told), 6)
+    else:
+        with pytest.raises(Refused, match=why):
+            check(PICO, replace(EMPTY, **told), 6)
+
+
+def test_every_board_of_ours_is_understood() -> None:
+    for path in (ROOT / "boards").glob("*/board.json"):
+        found = Board.parse(path.parent.name, path.read_text())
+        assert found.port in ("rp2", "esp32", "unix")
+        assert (found.flash_offset is not None) == (found.port == "esp32")
+    for text in ("{}", "[]", '{"micropython": 5}', "x"):
+        with pytest.raises(ValueError, match=r"Error|Expecting"):
+            Board.parse("x", text)
+
+
+SAID = {
+    **{"version": [1, 24, 0], "mpy": 2822, "machine": "m", "platform": "rp2", "chip": ""},
+    **{"heap": 1, "flash": None, "loader": False, "slot": None, "config": "secret"},
+}
+
+
+def test_what_a_board_says_is_not_trusted() -> None:
+    text = f"noise\nfile 3 abc slots/a/x y\nboard {json.dumps(SAID)}\n"
+    found = Found.parse(text)
+    assert found.files == {"slots/a/x y": (3, "abc")}
+    assert "secret" not in repr(found)
+    for key, value in (
+        *((key, None) for key in ("version", "heap", "machine", "chip")),
+        *(("version", ["1"]), ("heap", "1"), ("flash", 1.5), ("config", 5), ("slot", [])),
+    ):
+        with pytest.raises(ValueError, match="answer"):
+            Found.parse(f"board {json.dumps({**SAID, key: value})}")
+    for text in ("", "board", "board 5", "board {}", "file x y\nboard {}", "file 1\n"):
+        with pytest.raises(ValueError, match=r"answer|unpack|Expecting|invalid literal"):
+            Found.parse(text)
+
+
+# ---------------------------------------------------------------- the configuration
+
+TEMPLATE = {
+    **{"wifi": {"ssid": "", "password": "", "country": ""}, "name": "pico-w"},
+    **{"broker": "nats://template", "password": "", "fileserver_url": "http://template"},
+}
+FULL = {"wifi": {"ssid": "s", "password": ""}, "broker": "nats://h", "fileserver_url": ""}
+
+
+def asked(values: Values, **environment: str) -> list[str]:
+    return [question.key for question in values.missing(environment)]
+
+
+def test_what_is_missing() -> None:
+    everything = ["wifi.ssid", "wifi.password", "broker", "fileserver_url"]
+    assert asked(Values(TEMPLATE, None)) == everything
+    for damaged in ("", "{", "[]", "5"):
+        assert asked(Values(TEMPLATE, damaged)) == everything
+    assert asked(Values(TEMPLATE, json.dumps(FULL))) == []
+    assert asked(Values(TEMPLATE, None), WIFI_SSID="x", WIFI_PASSWORD="y") == everything[2:]
+    assert asked(Values({**TEMPLATE, "wifi": None}, None), WIFI_SSID="x") == everything[2:]
+    assert asked(Values({**TEMPLATE, "name": ""}, json.dumps(FULL))) == ["name"]
+    hidden = [q.hidden for q in Values(TEMPLATE, None).missing({})]
+    assert hidden == [False, True, False, False]
+
+
+def test_who_wins() -> None:
+    values = Values(TEMPLATE, json.dumps({**FULL, "name": "board", "unknown": 1}))
+    assert (values["name"], values["wifi.country"], values["wifi.ssid"]) == ("board", "", "s")
+    values.update({"name": "file", "wifi": {"password": "p"}}, "FILE")
+    values.set("wifi.country", "DE")
+    said = json.loads(values.to_json())
+    assert said["name"] == "file"
+    assert said["wifi"] == {"ssid": "s", "password": "p", "country": "DE"}
+    assert "unknown" not in said  # no board reads it: board.py would refuse
+    assert TEMPLATE["wifi"] == {"ssid": "", "password": "", "country": ""}
+    with pytest.raises(NATSBridgeError, match="FILE has unknown keys: colour"):
+        values.update({"colour": 1}, "FILE")
+    with pytest.raises(NATSBridgeError, match="unknown keys: wify"):
+        values.set("wify.ssid", 1)
+    assert "p" not in repr(values).replace("password", "").replace("Values", "").split("'")
+
+
+def test_what_is_set() -> None:
+    assert parse_settings(["a=1", "b=x=y", "c=", 'd={"e": true}']) == {
+        **{"a": 1, "b": "x=y", "c": "", "d": {"e": True}}
+    }
+    for secret in ("password", "token", "wifi.password"):
+        with pytest.raises(Refused, match="list of processes"):
+            parse_settings([f"{secret}=x"])
+    with pytest.raises(Refused, match=r"wifi\.password would show"):
+        parse_settings(['wifi={"ssid": "s", "password": "x"}'])
+    values = Values(TEMPLATE, None)
+    values.set("name", 7)
+    assert values["name"] == "7"
+    assert without_login("nats://u:p@h:1/x") == "nats://h:1/x"
+    assert without_login("h") == "h"
+
+
+def test_a_file_of_values(tmp_path: Path) -> None:
+    path = tmp_path / "values.toml"
+    path.write_text('name = "x"\n[wifi]\nssid = "y"\n')
+    assert read_values(path) == {"name": "x", "wifi": {"ssid": "y"}}
+    path = tmp_path / "values.json"
+    for text in ("[]", "secret", '{"password": "secret"'):
+        path.write_text(text)
+        with pytest.raises(Refused) as e:
+            read_values(path)
+        assert "secret" not in str(e.value)
+    with pytest.raises(Refused, match="No such file"):
+        read_values(tmp_path / "nowhere.json")
