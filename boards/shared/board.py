@@ -54,15 +54,16 @@ _tried = 0  # ticks_ms of the last attempt to join
 
 
 def config():
-    """What config.json in the current directory says, with defaults, read once; the id defaults to
-    that of the chip.
+    """What config.json says, with defaults, read once; the id defaults to that of the chip. The
+    file is the one beside this module, or if there is none, that in the current directory.
 
     Raises ValueError if the file is missing, damaged, or has a key that nobody reads.
     """
     global _config
     if _config is None:
+        path = _where()
         try:
-            with open("config.json") as f:
+            with open(path) as f:
                 given = json.load(f)
             if not isinstance(given, dict):
                 raise ValueError("it is no object")
@@ -80,7 +81,7 @@ def config():
                     if c <= " " or c in "*>":
                         raise ValueError("%s must not have %r" % (key, c))
         except (OSError, ValueError, AttributeError, TypeError) as e:
-            raise ValueError("config.json can't be used: %s" % (e,))
+            raise ValueError("%s can't be used: %s" % (path, e))
         c = dict(_DEFAULTS)
         c.update(given)
         if not c["id"]:
@@ -305,6 +306,17 @@ def _set_clock(host):
         _clock = True
     except (ImportError, OSError, OverflowError) as e:
         print("board: the clock is not set by %s: %s" % (host, e))
+
+
+def _where():
+    """The path of config.json."""
+    folder, slash, _ = globals().get("__file__", "").rpartition("/")  # frozen: it has no folder
+    path = folder + slash + "config.json"
+    try:
+        os.stat(path)
+        return path
+    except OSError:
+        return "config.json"
 
 
 def _watch(ms):

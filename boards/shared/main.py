@@ -1,8 +1,8 @@
 """What stays on a board: it runs the program of one of two slots, so that a new one can be put into
 the other, and be switched to (or back) by one small file.
 
-slot: a file with "a" or "b". slots/a, slots/b: each with program.py, board.py, natsbridge/*.mpy,
-and `complete`, a file that is made last and removed first.
+slot: a file with "a" or "b". slots/a, slots/b: each with program.py, config.json, board.py,
+natsbridge/*.mpy, and `complete`, a file that is made last and removed first.
 pause: a file that is removed, and leaves the board at the prompt once: a watchdog that runs can't
 be stopped, so whoever wants to copy for longer makes this file and resets the board.
 """

@@ -367,6 +367,22 @@ def test_a_config_that_can_t_be_used(board: Board, text: str | None, why: str) -
     assert why in out
 
 
+def test_the_config_beside_board_py_goes_first(board: Board) -> None:
+    """As in a slot; a frozen board.py, or one without __file__, has that of the root."""
+    beside = board.folder / "lib" / "config.json"
+    beside.write_text(json.dumps({**board.config, "name": "beside"}))
+    show = "print(board.config()['name'])\n"
+    assert board.run(show, fakes=False) == ["beside"]
+    for file in ("board.__file__ = 'board.py'\n", "del board.__file__\n"):
+        assert board.run(file + show, fakes=False) == ["b1"]
+    beside.write_text("{}")
+    fails = "try:\n    board.config()\nexcept ValueError as e:\n    print(e)\n"
+    why = "config.json can't be used: it names no broker"
+    assert board.run(fails, fakes=False) == [f"lib/{why}"]
+    beside.unlink()
+    assert board.run(show, fakes=False) == ["b1"]
+
+
 def test_options_are_those_of_the_call(board: Board) -> None:
     board.config.update(fileserver_url="http://files", size_threshold=5)
     out = board.run("print(sorted(board.options().items()), sorted(board.options(1).items()))\n")
@@ -474,7 +490,7 @@ def test_the_default_program_answers_and_survives_the_broker(tmp_path: Path) -> 
     shutil.copy(BOARDS / "shared" / "main.py", folder)
     [port] = free_ports(1)
     config = {"name": "b1", "id": "7", "broker": f"nats://127.0.0.1:{port}", "ntp": ""}
-    (folder / "config.json").write_text(json.dumps(config))
+    (slots / "config.json").write_text(json.dumps(config))
     process = start(folder, folder / "main.py", fakes=False)
     try:
         for word in ("before", "after"):  # the broker is not there at first, and goes in between

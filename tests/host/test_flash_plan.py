@@ -19,7 +19,10 @@ from natsbridge.flashing.values import Values, parse_settings, read_values, with
 
 ROOT = Path(__file__).parent.parent.parent
 MAIN, CONFIG = b"loader", b'{"name": "x"}'
-PROGRAM = {"program.py": b"new", "board.py": b"b", "natsbridge/a.mpy": b"M\x06a"}
+PROGRAM = {
+    **{"program.py": b"new", "board.py": b"b", "natsbridge/a.mpy": b"M\x06a"},
+    "config.json": CONFIG,
+}
 EMPTY = Found((1, 24, 0), 0xB06, "Pico", "rp2", "51", 180_000, 1 << 20, False, None, None, {})
 
 
@@ -68,6 +71,9 @@ def carry_out(files: dict[str, bytes], plan: Plan) -> list[dict[str, bytes]]:
     for source, target in plan.rename:
         now[target] = now.pop(source)
         step()
+    for path in plan.discard:
+        now.pop(path)
+        step()
     return states
 
 
@@ -88,15 +94,39 @@ def runs(files: dict[str, bytes]) -> dict[str, bytes] | None:
 
 
 def program_of(files: dict[str, bytes]) -> dict[str, bytes] | None:
-    """The same, without what says that it is whole."""
+    """The same, without what says that it is whole, and with the configuration that it reads."""
     program = runs(files)
-    return program and {p: d for p, d in program.items() if not p.startswith("complete")}
+    if program is None:
+        return None
+    read = {"config.json": files["config.json"]} if "config.json" in files else {}
+    return {**read, **{p: d for p, d in program.items() if not p.startswith("complete")}}
 
 
-OLD = {**PROGRAM, "program.py": b"old", "natsbridge/gone.mpy": b"M\x06g"}
+OLD_CONFIG = b'{"name": "old"}'
+OLD = {
+    **{**PROGRAM, "program.py": b"old", "natsbridge/gone.mpy": b"M\x06g"},
+    "config.json": OLD_CONFIG,
+}
+BARE = {path: data for path, data in OLD.items() if path != "config.json"}
 BOARDS: dict[str, dict[str, bytes]] = {
     "empty": {},
     "the old program": {"main.py": MAIN, "slot": b"a", **slot("a", OLD)},
+    "configured at the root": {
+        **{"main.py": MAIN, "slot": b"a", "config.json": OLD_CONFIG},
+        **slot("a", BARE),
+    },
+    "configured at the root, and as it will be": {
+        **{"main.py": MAIN, "slot": b"a", "config.json": CONFIG},
+        **slot("a", {path: data for path, data in PROGRAM.items() if path != "config.json"}),
+    },
+    "another configuration": {
+        **{"main.py": MAIN, "slot": b"b"},
+        **slot("b", {**PROGRAM, "config.json": OLD_CONFIG}),
+    },
+    "in both places": {
+        **{"main.py": MAIN, "slot": b"a", "config.json": CONFIG},
+        **slot("a", OLD),
+    },
     "in b, an older loader": {"main.py": b"loader 0", "slot": b"b", **slot("b", OLD)},
     "the old one twice": {"main.py": MAIN, "slot": b"b", **slot("a", OLD), **slot("b", OLD)},
     "interrupted": {
@@ -113,7 +143,7 @@ BOARDS: dict[str, dict[str, bytes]] = {
         **slot("b", OLD),
     },
     "a slot that is not there": {"main.py": MAIN, "slot": b"", **slot("b", OLD)},
-    "its own main.py": {"main.py": b"print('mine')"},
+    "its own main.py": {"main.py": b"print('mine')", "config.json": OLD_CONFIG},
 }
 
 
@@ -122,33 +152,40 @@ def test_whenever_it_ends_the_board_has_the_old_program_or_the_new(
     files: dict[str, bytes],
 ) -> None:
     main = MAIN + b" 1"
-    plan = make_plan(found_in(files), PROGRAM, main, CONFIG, "1")
+    plan = make_plan(found_in(files), PROGRAM, main, "1")
     before = program_of(files)
     states = carry_out(files, plan)
     kinds = [program_of(state) for state in states]
     assert all(kind in (before, PROGRAM) for kind in kinds)
-    assert [k for k, _ in itertools.groupby(kinds)] == [before, PROGRAM]  # and never back
+    changes = [before] if before == PROGRAM else [before, PROGRAM]  # and never back
+    assert [k for k, _ in itertools.groupby(kinds)] == changes
     # Where a rename loses `slot` (FAT removes the old file first), what runs is whole too.
     whole = [program_of({**files, "slot": name}) for name in (b"a", b"b")]
-    for state in states:
+    for state in states[: len(states) - len(plan.discard)]:
         lost = {path: data for path, data in state.items() if path != "slot"}
         assert program_of(lost) in (None, *whole, PROGRAM)
     after = states[-1]
-    assert (after["main.py"], after["config.json"]) == (main, CONFIG)
+    assert after["main.py"] == main
+    assert "config.json" not in after
     assert not [path for path in after if path.endswith(".new")]
     if b"mine" in files.get("main.py", b""):
         # Before anything else takes its place there is a copy.
         assert all(b"print('mine')" in state.values() for state in states)
         assert after["main.old.py"] == b"print('mine')"
+        # What it may read stays as long as it is what runs.
+        assert all(
+            state["config.json"] == OLD_CONFIG for state in states if state["main.py"] != main
+        )
     # Once more, there is nothing to do; from each step, the rest is.
-    assert not make_plan(found_in(after), PROGRAM, main, CONFIG, "1").changes
+    assert not make_plan(found_in(after), PROGRAM, main, "1").changes
     for state in states:
-        again = make_plan(found_in(state), PROGRAM, main, CONFIG, "1")
-        assert program_of(carry_out(state, again)[-1]) == PROGRAM
+        again = carry_out(state, make_plan(found_in(state), PROGRAM, main, "1"))[-1]
+        assert program_of(again) == PROGRAM
+        assert "config.json" not in again
 
 
 contents = st.sampled_from([b"1", b"2", b"33"])
-names = st.sampled_from(["program.py", "board.py", "natsbridge/a.mpy", "natsbridge/b.mpy"])
+names = st.sampled_from(["program.py", "config.json", "natsbridge/a.mpy", "natsbridge/b.mpy"])
 programs = st.dictionaries(names, contents, min_size=1)
 
 
@@ -159,40 +196,50 @@ def test_any_board_gets_any_program(
     files = {"main.py": MAIN, "slot": named[0].encode()}
     for name, (program, complete) in slots.items():
         files.update(slot(name, program, complete))
-    plan = make_plan(found_in(files), wanted, MAIN, CONFIG, "1")
+    plan = make_plan(found_in(files), wanted, MAIN, "1")
     states = carry_out(files, plan)
     assert all(program_of(state) in (program_of(files), wanted) for state in states)
     assert program_of(states[-1]) == wanted
 
 
 def test_what_is_there_does_not_travel() -> None:
-    files = {"main.py": MAIN, "config.json": CONFIG, "slot": b"a", **slot("a", OLD)}
+    files = {"main.py": MAIN, "slot": b"a", **slot("a", {**OLD, "config.json": CONFIG})}
     files.update(slot("b", {"program.py": b"new", "board.py": b"!"}, complete=False))
-    plan = make_plan(found_in(files), PROGRAM, MAIN, CONFIG, "1")
-    assert (plan.slot, list(plan.send), plan.kept) == ("b", ["slots/b/complete.new"], 3)
+    plan = make_plan(found_in(files), PROGRAM, MAIN, "1")
+    assert (plan.slot, list(plan.send), plan.kept) == ("b", ["slots/b/complete.new"], 4)
     assert plan.remove == ("slots/b/board.py",)
     assert plan.copy == (
         ("slots/a/board.py", "slots/b/board.py"),
         ("slots/a/natsbridge/a.mpy", "slots/b/natsbridge/a.mpy"),
+        ("slots/a/config.json", "slots/b/config.json"),
     )
     assert plan.rename == (("slot.new", "slot"),)
+    assert not plan.discard
+
+
+def test_a_configuration_travels_alone() -> None:
+    files = {"main.py": MAIN, "slot": b"a", **slot("a", {**PROGRAM, "config.json": OLD_CONFIG})}
+    plan = make_plan(found_in(files), PROGRAM, MAIN, "1")
+    assert list(plan.send) == ["slots/b/config.json", "slots/b/complete.new"]
+    assert plan.kept == len(plan.copy) == 3
 
 
 def test_a_main_that_would_be_lost_is_refused() -> None:
     files = {"main.py": b"print('mine')", "main.old.py": b"print('older')"}
     with pytest.raises(Refused, match=r"main.old.py, where it would be kept"):
-        make_plan(found_in(files), PROGRAM, MAIN, CONFIG, "1")
+        make_plan(found_in(files), PROGRAM, MAIN, "1")
 
 
 def test_the_flash_that_it_takes() -> None:
-    plan = make_plan(EMPTY, {"program.py": b"x" * 5000}, MAIN, CONFIG, "1")
+    program = {"program.py": b"x" * 5000, "config.json": CONFIG}
+    plan = make_plan(EMPTY, program, MAIN, "1")
     # Two blocks of program, one each of complete, config.json, main.py and slot; two folders.
     assert plan.flash == 4096 * (2 + 4 + 2 * 2)
     check_flash(replace(EMPTY, flash=plan.flash), plan)
     check_flash(replace(EMPTY, flash=None), plan)
     with pytest.raises(Refused, match="40,959 bytes of flash free, and 40,960 are needed"):
         check_flash(replace(EMPTY, flash=plan.flash - 1), plan)
-    assert make_plan(board({}), {}, MAIN, CONFIG, "1").flash < plan.flash
+    assert make_plan(board({}), {}, MAIN, "1").flash < plan.flash
 
 
 PICO = Board("pico", "Pico W", "rp2", "Pico", (1, 20, 0), 0.7)

@@ -25,7 +25,16 @@ from natsbridge.client import Subscription
 from natsbridge.errors import NATS_CONNECTION_FAILED, NATSBridgeError
 from natsbridge.flashing import console, image
 from natsbridge.flashing.link import Link, ports
-from natsbridge.flashing.plan import Board, Found, Plan, Refused, check, check_flash, make_plan
+from natsbridge.flashing.plan import (
+    CONFIG,
+    Board,
+    Found,
+    Plan,
+    Refused,
+    check,
+    check_flash,
+    make_plan,
+)
 from natsbridge.flashing.values import (
     Question,
     Values,
@@ -53,7 +62,7 @@ class _Source:
 
     board: Board
     template: Mapping[str, Any]
-    #: The files of a slot.
+    #: The files of a slot, but for the configuration.
     program: Mapping[str, bytes]
     main: bytes
 
@@ -200,7 +209,8 @@ class _Flash:
                 f" {size(found.flash)} of flash free"
             )
             values = self._values(source, found, given, sets)
-            plan = make_plan(found, source.program, source.main, values.to_json(), __version__)
+            program = {**source.program, CONFIG: values.to_json()}
+            plan = make_plan(found, program, source.main, __version__)
             check_flash(found, plan)
             async with self._listening(values, found) as hello:
                 begun = time.monotonic()
@@ -273,13 +283,13 @@ class _Flash:
 
     def _report(self, source: _Source, plan: Plan, took: float) -> None:
         sent = [p for p in plan.send if p.startswith("slots/") and not p.endswith(".new")]
-        config = any(target == "config.json" for _, target in plan.rename)
+        config = f"slots/{plan.slot}/{CONFIG}" in sent
         self.out.record(
             flashed={
                 "board": source.board.name,
                 "slot": plan.slot or None,
                 "sent": sent,
-                "kept": plan.kept if plan.slot else len(source.program),
+                "kept": plan.kept,
                 "bytes": sum(map(len, plan.send.values())),
                 "config": config,
                 "seconds": round(took, 2),
@@ -288,11 +298,11 @@ class _Flash:
         if not plan.changes:
             self.out.line("Nothing has changed; the board is reset.")
             return
-        files = (
-            f"{len(sent)} of {len(source.program)} files sent" if plan.slot else "the same program"
-        )
+        files = f"{len(sent)} of {len(sent) + plan.kept} files sent"
+        if not plan.slot:
+            files = "the same program"
         total = size(sum(map(len, plan.send.values())))
-        written = ", config.json written" if config else ""
+        written = f", {CONFIG} written" if config else ""
         self.out.line(f"Flashed: {files}, {total} in {took:.1f} s{written}.")
 
     # -- after

@@ -49,7 +49,8 @@ async def _unflash(out: Output, port: str, config: bool, yes: bool) -> None:
             with at_prompt():
                 if not click.confirm(f"Remove {', '.join(files)} from {port}?", err=True):
                     return
-        await link.remove([name for name in files if name != "slots"])
+        kept = "" if config else _config(found)
+        await link.remove([name for name in files if name != "slots"], kept)
         out.record(removed=files)
         restored = MAIN in files and OLD_MAIN in found.files
         back = f"; the {MAIN} from before is back" if restored else ""
@@ -67,6 +68,16 @@ def _ours(found: Found, config: bool) -> list[str]:
         files.append("slot")
     if any(path.startswith("slots/") for path in found.files):
         files.append("slots")
-    if config and CONFIG in found.files:
-        files.append(CONFIG)
+    if config:
+        files += [name for name in (CONFIG, f"{CONFIG}.new") if name in found.files]
     return files
+
+
+def _config(found: Found) -> str:
+    """Return the path of the configuration that the board reads (`Found.config`), if in a slot.
+
+    Once the loader is gone, as where this was interrupted, that is the one at the root.
+    """
+    path = f"slots/{found.running()}/{CONFIG}"
+    read = found.loader or CONFIG not in found.files
+    return path if read and path in found.files else ""

@@ -234,7 +234,7 @@ class Link:
                 sources[str(source)] = len(data)
                 words += ["fs", "cp", str(source), f":{path}", "+"]
             if plan.changes:
-                words += ["exec", scripts.activate(plan.slot, plan.rename), "+"]
+                words += ["exec", scripts.activate(plan.slot, plan.rename, plan.discard), "+"]
             done = sent = 0
 
             def on_line(line: str) -> None:
@@ -262,10 +262,13 @@ class Link:
             with contextlib.suppress(MpremoteError):
                 await self._reset()
 
-    async def remove(self, files: Sequence[str]) -> None:
-        """Remove our program, and these files, and reset the board."""
+    async def remove(self, files: Sequence[str], config: str) -> None:
+        """Remove our program, and these files, and reset the board.
+
+        config: the file that becomes config.json before that, or none.
+        """
         try:
-            await self._run("exec", scripts.remove(files), "+", "reset")
+            await self._run("exec", scripts.remove(files, config), "+", "reset")
         except MpremoteError as e:
             if not re.search("^removed", e.said, re.M):
                 raise

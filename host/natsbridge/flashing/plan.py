@@ -80,7 +80,7 @@ class Found:
     #: Whether its main.py is a loader like ours.
     loader: bool
     slot: str | None
-    #: May hold passwords.
+    #: The configuration that it reads: in the slot, else at the root. May hold passwords.
     config: str | None = field(repr=False)
     #: Path to (size, SHA-256).
     files: dict[str, tuple[int, str]]
@@ -143,6 +143,8 @@ class Plan:
     send: Mapping[str, bytes] = field(default_factory=dict)
     #: What is renamed in the end, in this order.
     rename: tuple[tuple[str, str], ...] = ()
+    #: What is removed after that.
+    discard: tuple[str, ...] = ()
     #: Files of the program that are there already, in the slot or on the board.
     kept: int = 0
     #: Bytes of flash that have to be free.
@@ -151,7 +153,7 @@ class Plan:
     @property
     def changes(self) -> bool:
         """Whether there is anything to do."""
-        return bool(self.slot or self.rename or self.remove)
+        return bool(self.slot or self.rename or self.remove or self.discard)
 
 
 def digest(data: bytes) -> str:
@@ -164,12 +166,10 @@ def blocks(size: int) -> int:
     return max(1, -(-size // BLOCK)) * BLOCK
 
 
-def make_plan(
-    found: Found, program: Mapping[str, bytes], main: bytes, config: bytes, version: str
-) -> Plan:
-    """Return what turns what is there into this program, loader and configuration.
+def make_plan(found: Found, program: Mapping[str, bytes], main: bytes, version: str) -> Plan:
+    """Return what turns what is there into this program and loader.
 
-    program: the files of a slot, by their paths in it.
+    program: the files of a slot, its config.json too, by their paths in it.
 
     Raises:
         Refused: a main.py would be lost.
@@ -180,7 +180,7 @@ def make_plan(
     copy: list[tuple[str, str]] = []
     send: dict[str, bytes] = {}
     rename: list[tuple[str, str]] = []
-    kept = 0
+    kept = len(program)
     slot = ""
 
     running = found.running()
@@ -198,11 +198,12 @@ def make_plan(
         elsewhere = {d: f"slots/{running}/{p}" for p, d in has.items()}
         for path, data in program.items():
             if there.get(path) == wanted[path]:
-                kept += 1
-            elif wanted[path] in elsewhere:
+                continue
+            if wanted[path] in elsewhere:
                 copy.append((elsewhere[wanted[path]], base + path))
             else:
                 send[base + path] = data
+                kept -= 1
         about = {"version": version, "files": wanted}
         send[f"{base}complete.new"] = json.dumps(about).encode()
 
@@ -217,16 +218,14 @@ def make_plan(
         if not saved:
             copy.append((MAIN, f"{OLD_MAIN}.new"))
             rename.append((f"{OLD_MAIN}.new", OLD_MAIN))
-    # Then the configuration, which the program that runs has read already; the loader is last:
-    # without a slot it would have nothing to load.
-    if found.files.get(CONFIG, (0, ""))[1] != digest(config):
-        send[f"{CONFIG}.new"] = config
-        rename.append((f"{CONFIG}.new", CONFIG))
+    # The loader comes after the slot: without one it would have nothing to load.
     if slot:
         rename.append(("slot.new", "slot"))
     if not loads:
         send[f"{MAIN}.new"] = main
         rename.append((f"{MAIN}.new", MAIN))
+    # What is at the root is read by a slot that has none, which may be the one that runs until now.
+    discard = [CONFIG] if CONFIG in found.files else []
 
     sizes = {path: size for path, (size, _) in found.files.items()}
     flash = sum(blocks(len(data)) for data in send.values())
@@ -240,7 +239,8 @@ def make_plan(
         tuple(copy),
         send,
         tuple(rename),
-        kept + sum(target.startswith("slots/") for _, target in copy),
+        tuple(discard),
+        kept,
         flash if send or copy else 0,
     )
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 __all__ = ["activate", "prepare", "remove", "survey"]
 
-_DIGEST = """
+_FILES = """
 import gc, hashlib, json, os, sys
 from binascii import hexlify
 gc.collect()
@@ -38,13 +38,34 @@ def exists(path):
         return True
     except OSError:
         return False
+def copy(source, target):
+    with open(source, "rb") as f, open(target, "wb") as g:
+        while True:
+            n = f.readinto(buf)
+            if not n:
+                return
+            g.write(buf[:n])
 """
 
-#: Have the board start once without its program, if that started a watchdog: it resets a board
+#: The configuration that is read there, as main.py and board.py find it. Where main.py is not ours
+#: that is the one at the root, if there is one.
+_CONFIG = """
+main = text("main.py") or ""
+loader = "slots/" in main and "complete" in main
+whole = [x for x in ("a", "b") if exists("slots/%s/complete" % x)]
+slot = (text("slot") or "").strip()
+if slot not in whole:
+    slot = whole[0] if whole else ""
+config = text("config.json")
+if loader or config is None:
+    config = text("slots/%s/config.json" % slot) or config
+"""
+
+#: Have the loader start once without the program, if that started a watchdog: it resets a board
 #: that is busy with something else, and only a reset ends it.
 _PAUSE = """
 try:
-    watched = json.loads(text("config.json"))["watchdog"] and exists("main.py")
+    watched = json.loads(config)["watchdog"] and loader
 except (ValueError, TypeError, KeyError):
     watched = False
 if watched:
@@ -79,31 +100,22 @@ try:
     chip = str(hexlify(unique_id()), "utf-8")
 except (ImportError, AttributeError):
     chip = ""
-main = text("main.py") or ""
 i = sys.implementation
 print("board", json.dumps({"version": list(i[1][:3]), "mpy": getattr(i, "_mpy", None),
     "machine": getattr(i, "_machine", ""), "platform": sys.platform, "chip": chip, "heap": heap,
-    "flash": flash, "loader": "slots/" in main and "complete" in main, "slot": text("slot"),
-    "config": text("config.json")}))
+    "flash": flash, "loader": loader, "slot": text("slot"), "config": config}))
 """
 
 
 def survey(paused: bool) -> str:
     """Return the script that tells what is there: "pause" if the board has to be reset first."""
-    return _DIGEST + ("" if paused else _PAUSE) + _SURVEY
+    return _FILES + _CONFIG + ("" if paused else _PAUSE) + _SURVEY
 
 
 _PREPARE = (
-    _DIGEST
+    _FILES
     + """
 arguments = json.loads({arguments!r})
-def copy(source, target):
-    with open(source, "rb") as f, open(target, "wb") as g:
-        while True:
-            n = f.readinto(buf)
-            if not n:
-                return
-            g.write(buf[:n])
 for path in arguments["remove"]:
     if exists(path):
         os.remove(path)
@@ -123,7 +135,7 @@ def prepare(remove: Sequence[str], folders: Sequence[str], copy: Sequence[tuple[
 
 
 _ACTIVATE = (
-    _DIGEST
+    _FILES
     + """
 slot = {slot!r}
 if slot:
@@ -138,6 +150,8 @@ if slot:
         f.write(slot)
 for path in {renamed!r}:
     os.rename(path[0], path[1])
+for path in {removed!r}:
+    os.remove(path)
 if hasattr(os, "sync"):
     os.sync()
 print("activated")
@@ -145,16 +159,18 @@ print("activated")
 )
 
 
-def activate(slot: str, renamed: Sequence[tuple[str, str]]) -> str:
+def activate(slot: str, renamed: Sequence[tuple[str, str]], removed: Sequence[str]) -> str:
     """Return the script that checks a slot, if one is given, and makes all of it the board's.
 
     renamed: files that are there, and their names from then on.
+    removed: files that are there, and have no use any more.
     """
-    return _ACTIVATE.format(slot=slot, renamed=list(renamed))
+    return _ACTIVATE.format(slot=slot, renamed=list(renamed), removed=list(removed))
 
 
-_REMOVE = """
-import os
+_REMOVE = (
+    _FILES
+    + """
 def remove(path):
     try:
         entries = list(os.ilistdir(path))
@@ -175,6 +191,10 @@ def discard(path):
         os.remove(path)
     except OSError:
         pass
+config = {config!r}
+if config:
+    copy(config, "config.json.new")
+    os.rename("config.json.new", "config.json")
 for path in {first!r}:
     discard(path)
 remove("slots")
@@ -187,8 +207,12 @@ except OSError:
         pass
 print("removed")
 """
+)
 
 
-def remove(files: Sequence[str]) -> str:
-    """Return the script that removes these files and the slots, and restores main.old.py."""
-    return _REMOVE.format(first=list(files))
+def remove(files: Sequence[str], config: str) -> str:
+    """Return the script that removes these files and the slots, and restores main.old.py.
+
+    config: the file that becomes config.json before that, or none.
+    """
+    return _REMOVE.format(first=list(files), config=config)
