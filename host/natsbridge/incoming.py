@@ -116,7 +116,7 @@ class Incoming:
         target: Target | None = None
         if callable(self.sink):
             try:
-                writable = await in_thread(self.sink, payload.dataname, payload.payload_type, size)
+                writable = await self._opened(payload, size)
             except OSError as e:
                 raise sink_failed(payload.dataname, e) from e
             if isinstance(writable, Target):  # of the command `natsbridge receive`
@@ -130,6 +130,22 @@ class Incoming:
             target = MemoryTarget()
         self.targets[i] = target
         return target
+
+    async def _opened(self, payload: Payload, size: int | None) -> Any:
+        """Ask the caller's sink where a payload goes."""
+        sink = self.sink
+        assert callable(sink)
+        opened: list[Any] = []
+        try:
+            await in_thread(
+                lambda: opened.append(sink(payload.dataname, payload.payload_type, size))
+            )
+        except asyncio.CancelledError:
+            for target in opened:
+                if isinstance(target, Target):
+                    target.discard()  # nobody else knows of it
+            raise
+        return opened[0]
 
     async def _direct(self, i: int, payload: Payload) -> None:
         data, value = decode_direct(payload, self.envelope.size)
@@ -173,6 +189,7 @@ class Incoming:
             self.values[i] = await self._value(target.commit(), payload)
         verified = payload.size is not None and download.sha256
         if verified and payload.metadata.get("removable") is True:
+            target.lasting = True
             self.consumed.append(url)
 
     async def _custom(self, handler: DownloadHandler, download: Download, target: Target) -> None:

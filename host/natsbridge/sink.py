@@ -71,7 +71,13 @@ def sink_failed(dataname: str, e: Exception) -> NATSBridgeError:
 
 
 class Target:
-    """What a payload is written to. Every method may block."""
+    """What a payload is written to. Every method may block.
+
+    Attributes:
+        lasting: whether `commit` has to outlast a power cut: the original is deleted after it.
+    """
+
+    lasting = False
 
     def write(self, data: bytes | memoryview) -> None:
         """Take the next bytes."""
@@ -150,6 +156,8 @@ class FileTarget(Target):
 
     def commit(self) -> str:
         """Give the file its final name and return its path."""
+        if self.lasting:
+            os.fsync(self._file.fileno())
         self._file.close()
         stem, dot, extension = self._name.rpartition(".")
         if not stem:
@@ -167,6 +175,8 @@ class FileTarget(Target):
                     number += 1
                     continue
                 self._final = path(number)
+                if self.lasting and os.name == "posix":
+                    _sync_folder(self._folder)
                 return str(self._final)
         except OSError as e:
             raise self._failed(e) from e
@@ -175,6 +185,15 @@ class FileTarget(Target):
         """Remove the file."""
         self._file.close()
         (self._final or self._part).unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the names in a folder outlast a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _first_free(taken: Callable[[int], bool]) -> int:

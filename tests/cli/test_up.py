@@ -227,6 +227,30 @@ def test_any_folder_will_do(bare: Runner, name: str) -> None:
     gone(folder, *ports)
 
 
+def test_without_a_way_out_it_wants_to_be_told_its_address(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from natsbridge.cli import up
+    from natsbridge.errors import NATSBridgeError
+
+    class Nowhere:
+        def __init__(self, *args: object) -> None:
+            pass
+
+        def __enter__(self) -> Nowhere:
+            return self
+
+        def __exit__(self, *args: object) -> None:
+            pass
+
+        def connect(self, address: object) -> None:
+            raise OSError("Network is unreachable")
+
+    monkeypatch.setattr(up.socket, "socket", Nowhere)
+    with pytest.raises(NATSBridgeError, match="--lan ADDRESS"):
+        up._address()
+
+
 def test_what_cannot_be_is_one_clear_line(bare: Runner, tmp_path: Path) -> None:
     ports = free_ports()
     (bare.cwd / "file").write_text("x")

@@ -76,6 +76,7 @@ class Output:
 
     def __init__(self, as_json: bool, verbose: bool) -> None:
         self.as_json = as_json
+        self._code = INTERRUPTED
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")  # a log on Windows has no emoji
@@ -125,10 +126,12 @@ class Output:
         """Print a warning for people."""
         self.errors.print(Text(self._error(clean(text)), style="yellow"))
 
-    def fail(self, error: NATSBridgeError) -> None:
-        """Print an error: for people on stderr, for programs on stdout."""
+    def fail(self, error: NATSBridgeError, **more: Any) -> None:
+        """Print an error: for people on stderr, for programs, who get `more`, on stdout."""
         if self.as_json:
-            self.record(error={"code": error.code, "message": error.message})
+            if correlation_id := error.details.get("correlation_id"):
+                more["correlation_id"] = correlation_id
+            self.record(error={"code": error.code, "message": error.message}, **more)
             return
         text = Text(self._error(f"{error.code}: {clean(error.message)}"))
         text.stylize("bold red", 0, len(error.code))
@@ -158,7 +161,7 @@ class Output:
         if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
-            code = asyncio.run(_until_terminated(work())) or 0
+            code = asyncio.run(self._until_signalled(work())) or 0
         except NATSBridgeError as e:
             self.fail(e)
             code = FAILED
@@ -169,17 +172,24 @@ class Output:
         except KeyboardInterrupt:
             code = INTERRUPTED
         except asyncio.CancelledError:
-            code = TERMINATED
+            code = self._code
         sys.exit(code)
 
+    async def _until_signalled(self, work: Coroutine[Any, Any, int | None]) -> int | None:
+        """Cancel `work`, so that it ends in order, at each Ctrl-C and SIGTERM."""
+        task = asyncio.current_task()
+        assert task is not None
 
-async def _until_terminated(work: Coroutine[Any, Any, int | None]) -> int | None:
-    """Have SIGTERM end `work` in order, as Ctrl-C does."""
-    task = asyncio.current_task()
-    assert task is not None
-    with contextlib.suppress(NotImplementedError):  # Windows
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    return await work
+        def end(code: int) -> None:
+            self._code = code
+            task.cancel()
+
+        loop = asyncio.get_running_loop()
+        with contextlib.suppress(NotImplementedError):  # Windows
+            loop.add_signal_handler(signal.SIGTERM, end, TERMINATED)
+            if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # a shell's background job
+                loop.add_signal_handler(signal.SIGINT, end, INTERRUPTED)
+        return await work
 
 
 class Bars:

@@ -1,36 +1,35 @@
-"""`natsbridge receive`: what arrives is saved in a folder, whole or not at all."""
+"""`natsbridge receive`: what arrives is saved in a folder, whole or not at all.
+
+Ctrl-C and SIGTERM end it in order: what had come is saved, and the messages whose files are not
+fetched any more are kept. A second one ends it at once.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import re
-import threading
 import time
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import click
+from rich.progress import Progress
 
 import natsbridge
 from natsbridge.cli.breaks import breaks_told
-from natsbridge.cli.files import TABLE_FORMATS, converted, received_name, save
+from natsbridge.cli.files import TABLE_FORMATS
+from natsbridge.cli.inbox import Inbox
 from natsbridge.cli.output import FAILED, NOTHING_CAME, Bars, Output, column, rate, size
 from natsbridge.cli.settings import Settings, output_options, peer_options
 from natsbridge.client import Msg, Subscription
 from natsbridge.download import in_thread
 from natsbridge.errors import (
     DESERIALIZATION_ERROR,
-    DOWNLOAD_FAILED,
-    INVALID_ARGUMENT,
     PAYLOAD_TOO_LARGE,
-    URL_NOT_ALLOWED,
     NATSBridgeError,
 )
-from natsbridge.reader import Envelope, read_envelope
-from natsbridge.sink import FileTarget
 
 __all__ = ["command"]
 
@@ -41,10 +40,10 @@ Examples:
   natsbridge receive lab.data --queue workers --tables csv
 """
 
-#: Messages that are received at a time, so that a large file holds up nobody else's.
+#: Messages with files to fetch, and without, that are received at a time.
 AT_ONCE = 8
-#: Types whose files are what came.
-PLAIN = ("image", "audio", "video", "binary")
+#: Messages that are in hand: those that wait for their turn, too.
+IN_HAND = 64
 #: Width of each column: with the rate and the spaces between, it makes 80.
 COLUMNS = (8, 8, 7, 16, 10, 8, 6)
 TITLES = ("time", "from", "purpose", "file", "type", "size", "via", "rate")
@@ -100,159 +99,157 @@ class _Receiver:
     ) -> None:
         self.out = out
         self.settings = settings
-        self.folder = folder
+        self.inbox = Inbox(folder, tables, out.warn)
         self.count = count
         self.timeout = timeout
         self.queue = queue
-        self.tables = tables
         self.limit = max_size
         self.allow = allow
         self.nack = nack
         self.failed = 0
         self.started = 0
-        self._converting = threading.Lock()  # one value in memory at a time
+        self._room = asyncio.Semaphore(IN_HAND)
+        # A file that takes long holds up nobody who sends none.
+        self._turns = {has: asyncio.Semaphore(AT_ONCE) for has in (False, True)}
+        self._tasks: dict[asyncio.Task[None], Msg] = {}
         self._main: asyncio.Task[Any] | None = None
-        self._unheard = False
+        self._unwritable: BaseException | None = None
 
     async def run(self, subject: str) -> int:
-        """Receive until --count, --timeout or Ctrl-C: the exit code."""
-        self._make_folder()
+        """Receive until --count, --timeout or a signal: the exit code."""
+        self.inbox.check()
+        self._main = asyncio.current_task()
         async with await self.settings.connect() as nc, breaks_told(self.out, nc):
             sub = await nc.subscribe(subject, self.queue)
+            if self.count:
+                await sub.unsubscribe(self.count)  # the others of its queue get the next ones
             await nc.flush()
-            self.out.line(f"Listening on {subject} at {nc.url}, saving in {self.folder}/", "dim")
-            self.out.record(listening=subject, server=nc.url, out=str(self.folder))
+            where = self.inbox.folder
+            self.out.line(f"Listening on {subject} at {nc.url}, saving in {where}/", "dim")
+            self.out.record(listening=subject, server=nc.url, out=str(where))
             self._row(TITLES, "bold")
-            self._main = asyncio.current_task()
-            try:
-                await self._loop(sub)
-            except asyncio.CancelledError:
-                if not self._unheard:
-                    raise
-                return FAILED
-        if self.failed:
+            with self.out.progress() as progress:
+                try:
+                    await self._loop(sub, progress)
+                except asyncio.CancelledError:
+                    if self._unwritable is None:
+                        await self._finish(sub, progress)
+                        raise
+                finally:
+                    await self._abandon()
+        if isinstance(self._unwritable, OSError):
+            raise self._unwritable
+        if self.failed or self._unwritable:
             return FAILED
         return NOTHING_CAME if self.count and self.started < self.count else 0
 
-    async def _loop(self, sub: Subscription) -> None:
-        room = asyncio.Semaphore(AT_ONCE)
-        tasks: set[asyncio.Task[None]] = set()
-        with self.out.progress() as progress:
+    async def _loop(self, sub: Subscription, progress: Progress) -> None:
+        while self.count is None or self.started < self.count:
+            await self._room.acquire()
             try:
-                while self.count is None or self.started < self.count:
-                    await room.acquire()
-                    try:
-                        msg = await sub.next(self.timeout)
-                    except NATSBridgeError as e:
-                        if e.code != PAYLOAD_TOO_LARGE:
-                            raise
-                        self._failed(e)  # messages were dropped: on with the next ones
-                        room.release()
-                        continue
-                    if msg is None:
-                        break
-                    self.started += 1
-                    task = asyncio.create_task(self._receive(msg, Bars(progress)))
-                    tasks.add(task)
-                    task.add_done_callback(tasks.discard)
-                    task.add_done_callback(lambda _: room.release())
-                if tasks:
-                    await asyncio.wait(tasks)
-            finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+                msg = await sub.next(self.timeout)
+            except NATSBridgeError as e:
+                if e.code != PAYLOAD_TOO_LARGE:
+                    raise
+                self._failed(e)  # messages were dropped: on with the next ones
+                self._room.release()
+                continue
+            if msg is None:
+                break
+            self._start(msg, progress)
+        while self._tasks:
+            await asyncio.wait(self._tasks)
 
-    def _make_folder(self) -> None:
+    def _start(self, msg: Msg, progress: Progress) -> None:
+        self.started += 1
+        task = asyncio.create_task(self._receive(msg, Bars(progress)))
+        self._tasks[task] = msg
+        task.add_done_callback(self._tasks.pop)
+        task.add_done_callback(lambda _: self._room.release())
+
+    async def _finish(self, sub: Subscription, progress: Progress) -> None:
+        """Save what has come; of what would have to be fetched first, keep the message."""
+        for task, msg in self._tasks.items():
+            if _has_links(msg):
+                task.cancel()
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as e:
-            raise NATSBridgeError(
-                INVALID_ARGUMENT,
-                f"{self.folder} cannot be made ({e.strerror}): choose another --out",
-            ) from None
+            with contextlib.suppress(NATSBridgeError):  # the connection is lost: no more comes
+                await sub.drain()
+                while came := await sub.next(0):
+                    if _has_links(came):
+                        self._kept(await in_thread(self.inbox.keep, came.data))
+                        continue
+                    await self._room.acquire()
+                    self._start(came, progress)
+            while self._tasks:
+                await asyncio.wait(self._tasks)
+        except asyncio.CancelledError:
+            lost = len(self._tasks) + len(sub._waiting)
+            if lost:
+                self.out.warn(f"{lost} messages that had come are not saved.")
+            raise
+
+    async def _abandon(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _receive(self, msg: Msg, bars: Bars) -> None:
         begun = time.monotonic()
         try:
             try:
-                env = await natsbridge.smartreceive(
-                    msg,
-                    fileserver_url=self.settings.fileserver,
-                    sink=self._sink,
-                    max_payload_size=self.limit,
-                    allowed_urls=self.allow,
-                    nack=self.nack,
-                    on_progress=bars,
-                )
-                record = await in_thread(self._save, env, msg.data)
-                self._show(msg, record, time.monotonic() - begun)
+                async with self._turns[_has_links(msg)]:
+                    record = await self._saved(msg, bars)
             except NATSBridgeError as e:
                 e.message = f"{_as_options(e.message)} (a message on {msg.subject})"
-                self._failed(e)
-                await in_thread(self._keep_links, e, msg.data)
+                kept = await in_thread(self.inbox.keep, msg.data)
+                self._failed(e, msg, kept)
+                self._kept(kept)
+            except asyncio.CancelledError:
+                self._kept(await in_thread(self.inbox.keep, msg.data))
+                raise
             except Exception as e:  # whatever a stranger sends, the others' messages are received
                 text = f"a message on {msg.subject}: {type(e).__name__}: {e}"
-                self._failed(NATSBridgeError(DESERIALIZATION_ERROR, text))
-        except SystemExit:  # whoever read our output has gone
-            self._unheard = True
-            assert self._main is not None
-            self._main.cancel()
+                self._failed(NATSBridgeError(DESERIALIZATION_ERROR, text), msg)
+            else:
+                self._show(msg, record, time.monotonic() - begun)
+        except (OSError, SystemExit) as e:  # of stdout: it is full, or whoever reads it has gone
+            if self._unwritable is None:
+                self._unwritable = e
+                assert self._main is not None
+                self._main.cancel()
         finally:
             bars.close()
 
-    def _failed(self, e: NATSBridgeError) -> None:
-        self.failed += 1
-        self.out.fail(e)
-
-    def _sink(self, dataname: str, kind: str, size: int | None) -> FileTarget:
-        """Take every payload as it came: what it claims to be is looked at when all are there."""
-        return FileTarget(self.folder, received_name(dataname, kind))
-
-    def _save(self, env: dict[str, Any], message: bytes) -> dict[str, Any]:
-        """Make what came what it should be, and save the envelope, which is returned."""
-        saved = [
-            Path(path) if kind in PLAIN else self._convert(name, Path(path), kind)
-            for name, path, kind in env["payloads"]
-        ]
-        record = _record(env, read_envelope(message), saved)
-        self._save_envelope(record, "envelope")
+    async def _saved(self, msg: Msg, bars: Bars) -> dict[str, Any]:
+        """Receive a message into the folder; return its envelope."""
+        env = await natsbridge.smartreceive(
+            msg,
+            fileserver_url=self.settings.fileserver,
+            sink=self.inbox.sink,
+            max_payload_size=self.limit,
+            allowed_urls=self.allow,
+            nack=self.nack,
+            on_progress=bars,
+        )
+        # All is there, and may have been deleted from the server: from here on it can't be stopped.
+        work = asyncio.ensure_future(in_thread(self.inbox.save, env, msg.data))
+        while not work.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.shield(work)
+        record: dict[str, Any] = work.result()
         return record
 
-    def _convert(self, dataname: str, came: Path, kind: str) -> Path:
-        """Return the file that a value became; where it can't, the file as it came."""
-        try:
-            with self._converting:
-                content = converted(came, kind, self.tables)
-                if content is None:
-                    return came
-                name = received_name(dataname, kind, self.tables)
-                path = save(self.folder, name, content)
-        except NATSBridgeError as e:
-            self.out.warn(f"{came.name} stays as it came: {e}")
-            return came
-        if name == received_name(dataname, kind):
-            return path.replace(came)
-        came.unlink()
-        return path
+    def _failed(self, e: NATSBridgeError, msg: Msg | None = None, kept: Path | None = None) -> None:
+        self.failed += 1
+        more: dict[str, Any] = {} if msg is None else {"subject": msg.subject}
+        if kept is not None:
+            more["kept"] = str(kept)
+        self.out.fail(e, **more)
 
-    def _save_envelope(self, record: dict[str, Any], what: str) -> Path:
-        stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-        text = json.dumps(record, ensure_ascii=False, indent=1)
-        name = f"{stamp}-{record['msg_id'][:8]}.{what}.json"
-        return save(self.folder, name, text.encode(errors="replace"))
-
-    def _keep_links(self, e: NATSBridgeError, message: bytes) -> None:
-        """Keep the envelope of a message whose files may be fetched later."""
-        with contextlib.suppress(NATSBridgeError):  # it is none, or there is no room for it
-            envelope = read_envelope(message)
-            links = [p for p in envelope.payloads if isinstance(p, dict)]
-            links = [p for p in links if p.get("transport") == "link"]
-            if links and e.code in (DOWNLOAD_FAILED, URL_NOT_ALLOWED):
-                error = {"code": e.code, "message": e.message}
-                record = {**envelope.fields, "payloads": links, "error": error}
-                path = self._save_envelope(record, "failed")
-                self.out.warn(f"Its envelope, with the URLs, is kept in {path}")
+    def _kept(self, path: Path | None) -> None:
+        if path is not None:
+            self.out.warn(f"The message, with its URLs, is kept in {path}")
 
     def _show(self, msg: Msg, env: dict[str, Any], seconds: float) -> None:
         self.out.record(subject=msg.subject, seconds=round(seconds, 3), **env)
@@ -274,27 +271,13 @@ class _Receiver:
         self.out.line(" ".join([*fixed, *cells[len(widths) :]]).rstrip(), style)
 
 
+def _has_links(msg: Msg) -> bool:
+    """Tell whether something of a message has to be fetched: a guess that is cheap."""
+    return b'"link"' in msg.data
+
+
 def _as_options(advice: str) -> str:
     """Return an error's advice in terms of this command."""
     advice = re.sub(r'allowed_urls=\["(.*?)"\]', r"--allow \1", advice)
     advice = advice.replace(", or receive into a folder (sink=...)", "")
     return advice.replace("max_payload_size", "--max-size")
-
-
-def _record(env: dict[str, Any], envelope: Envelope, saved: list[Path]) -> dict[str, Any]:
-    """Return an envelope for a person or a program: its payloads are files."""
-    fields = {key: value for key, value in env.items() if key != "payloads"}
-    payloads = [
-        {
-            "dataname": name,
-            "payload_type": kind,
-            "transport": raw.get("transport"),
-            "size": raw.get("size"),
-            "file": path.name,
-            "metadata": raw.get("metadata") or {},
-        }
-        for (name, _, kind), raw, path in zip(
-            env["payloads"], envelope.payloads, saved, strict=False
-        )
-    ]
-    return {**fields, "payloads": payloads}

@@ -123,13 +123,21 @@ def _check_port(host: str, port: int, option: str) -> None:
 
 
 def _address() -> str:
-    """Return this machine's address on the network that leads out of it."""
+    """Return this machine's address on the network that leads out of it.
+
+    Raises:
+        NATSBridgeError: `INVALID_ARGUMENT` where none does.
+    """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("192.0.2.1", 9))  # an address nobody has (RFC 5737); nothing is sent
             return str(probe.getsockname()[0])
         except OSError:
-            return LOOPBACK
+            raise NATSBridgeError(
+                INVALID_ARGUMENT,
+                "no network leads out of this machine: say which of its addresses devices know,"
+                " --lan ADDRESS",
+            ) from None
 
 
 def _secret(folder: Path) -> str:
@@ -273,6 +281,7 @@ async def _serve(
     out: Output, folder: Path, lan: str, port: int, file_port: int, stopped: asyncio.Event
 ) -> int | None:
     host = lan or LOOPBACK
+    address = _address() if host == EVERYWHERE else host
     password = _secret(folder) if lan else ""
     _check_port(host, port, "--port")
     _check_port(host, file_port, "--file-port")
@@ -280,7 +289,6 @@ async def _serve(
         folder / "files", host=host, port=file_port, token=password, on_trouble=out.warn
     )
     async with _broker(folder, host, port, password) as broker, files:
-        address = _address() if host == EVERYWHERE else host
         _announce(out, folder, address, port, file_port, password)
         ended = asyncio.create_task(broker.wait())
         stop = asyncio.create_task(stopped.wait())

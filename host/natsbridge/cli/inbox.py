@@ -1,0 +1,126 @@
+"""The folder of `natsbridge receive`: payloads as they came, then as what they should be."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from natsbridge.cli.files import converted, received_name, save
+from natsbridge.errors import INVALID_ARGUMENT, NATSBridgeError
+from natsbridge.reader import Envelope, read_envelope
+from natsbridge.sink import FileTarget
+
+__all__ = ["Inbox"]
+
+#: Types whose files are what came.
+PLAIN = ("image", "audio", "video", "binary")
+
+
+class Inbox:
+    """Where messages are saved. Every method blocks.
+
+    Args:
+        folder: made by `check` if it is not there.
+        tables: what tables become, one of `files.TABLE_FORMATS`.
+        warn: called with what a person should know.
+    """
+
+    def __init__(self, folder: Path, tables: str, warn: Callable[[str], None]) -> None:
+        self.folder = folder
+        self._tables = tables
+        self._warn = warn
+        self._converting = threading.Lock()  # one value in memory at a time
+
+    def check(self) -> None:
+        """Make the folder, and see whether it can be written.
+
+        Raises:
+            NATSBridgeError: `INVALID_ARGUMENT`.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            raise NATSBridgeError(
+                INVALID_ARGUMENT,
+                f"{self.folder} cannot be made ({e.strerror}): choose another --out",
+            ) from None
+        FileTarget(self.folder, "check").discard()
+
+    def sink(self, dataname: str, kind: str, size: int | None) -> FileTarget:
+        """Take a payload as it came: what it claims to be is looked at when all are there."""
+        return FileTarget(self.folder, received_name(dataname, kind))
+
+    def save(self, env: dict[str, Any], message: bytes) -> dict[str, Any]:
+        """Make what came what it should be, and save the envelope, which is returned.
+
+        Args:
+            env: what smartreceive returned, with `sink` as its sink.
+            message: what it was given.
+
+        Raises:
+            NATSBridgeError: `INVALID_ARGUMENT` where there is no room; the payloads are there.
+        """
+        saved = [
+            Path(path) if kind in PLAIN else self._convert(name, Path(path), kind)
+            for name, path, kind in env["payloads"]
+        ]
+        record = _record(env, read_envelope(message), saved)
+        text = json.dumps(record, ensure_ascii=False, indent=1)
+        save(self.folder, _name(env, "envelope"), text.encode(errors="replace"))
+        return record
+
+    def _convert(self, dataname: str, came: Path, kind: str) -> Path:
+        """Return the file that a value became; where it can't, the file as it came."""
+        try:
+            with self._converting:
+                content = converted(came, kind, self._tables)
+                if content is None:
+                    return came
+                name = received_name(dataname, kind, self._tables)
+                path = save(self.folder, name, content)
+        except NATSBridgeError as e:
+            self._warn(f"{came.name} stays as it came: {e}")
+            return came
+        if name == received_name(dataname, kind):
+            return path.replace(came)
+        came.unlink()
+        return path
+
+    def keep(self, message: bytes) -> Path | None:
+        """Keep a message, as it is, whose files may be fetched later; None where it has none, or
+        there is no room for it."""
+        try:
+            envelope = read_envelope(message)
+            for payload in envelope.payloads:
+                if isinstance(payload, dict) and payload.get("transport") == "link":
+                    return save(self.folder, _name(envelope.fields, "failed"), message)
+        except NATSBridgeError:
+            pass  # the reason why it is not received is told
+        return None
+
+
+def _name(fields: dict[str, Any], what: str) -> str:
+    return f"{datetime.now():%Y%m%d-%H%M%S}-{fields['msg_id'][:8]}.{what}.json"
+
+
+def _record(env: dict[str, Any], envelope: Envelope, saved: list[Path]) -> dict[str, Any]:
+    """Return an envelope for a person or a program: its payloads are files."""
+    fields = {key: value for key, value in env.items() if key != "payloads"}
+    payloads = [
+        {
+            "dataname": name,
+            "payload_type": kind,
+            "transport": raw.get("transport"),
+            "size": raw.get("size"),
+            "file": path.name,
+            "metadata": raw.get("metadata") or {},
+        }
+        for (name, _, kind), raw, path in zip(
+            env["payloads"], envelope.payloads, saved, strict=False
+        )
+    ]
+    return {**fields, "payloads": payloads}
