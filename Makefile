@@ -83,7 +83,7 @@ firmware: $(MPY)  ## the device's package as .mpy in build/firmware/, for mip to
 # What natsbridge flash is told: the variables of the command line, where they are given.
 TOLD = $${CONFIG:+--config "$$CONFIG"} $${PROGRAM:+--program "$$PROGRAM"} $${IMAGE:+--image "$$IMAGE"}
 
-flash: firmware  ## a program onto a board: BOARD=rpi_pico_w; PORT= CONFIG= PROGRAM= IMAGE=
+flash: firmware  ## a program onto a board: BOARD= PORT= CONFIG= PROGRAM= IMAGE=
 	@test -n "$$BOARD" || { echo "Which? make flash BOARD=$$(cd boards && echo */board.json | \
 	    sed 's|/board.json||g; s/ / or BOARD=/g')" >&2; exit 1; }
 	@if test "$$BOARD$$PORT" = unix; then exec $(BIN)/python tools/flash_unix.py $(TOLD); \

@@ -41,6 +41,7 @@ OPTIONS: dict[str, Any] = {
     "wifi": None,  # {"ssid": ..., "password": ...}
     "bytes": None,  # over the cable, both ways, until the power fails
     "operations": None,  # on files, until the power fails
+    "waits": False,  # for a line at stdin, before it is switched on
 }
 #: Seconds without a port after a reset.
 AWAY_S = 0.2
@@ -62,7 +63,7 @@ class PowerFailure(Exception):
 
 
 class Simulator:
-    """A board that is on, and the port that it is at."""
+    """A board, and the port that it is at."""
 
     def __init__(self, folder: Path, **told: Any) -> None:
         self._folder = folder
@@ -70,7 +71,6 @@ class Simulator:
         self._left = self._told["bytes"]
         self._operations = self._told["operations"]
         self._attach()
-        self._start(main=True)
 
     # -- its port
 
@@ -85,6 +85,7 @@ class Simulator:
             self.port = self._told["usb"]
         self._unread = b""
         self._unread_since = 0.0
+        self._typed = b""  # what waits for the prompt, even through a reset
 
     def _detach(self) -> None:
         if self._told["usb"]:
@@ -115,7 +116,8 @@ class Simulator:
         os.close(side)
         self._said = b""  # the end of its output
         self._marked = b""  # output that may hold the beginning of a mark
-        self._typed = b""  # what waits for the prompt
+        self._resets = False
+        self._started = False  # it is a board, not yet that which becomes one
         self._at_prompt = False
         self._raw = False
         self._quiet = not main  # until the raw REPL is there
@@ -131,9 +133,6 @@ class Simulator:
         code = self._process.wait()
         if code == -signal.SIGKILL:
             raise PowerFailure
-        if code == -signal.SIGUSR1:
-            self._hard_reset()
-            return
         raw = self._raw
         self._to_cable(b"MPY: soft reboot\r\n")
         self._start(main=not raw)
@@ -185,21 +184,33 @@ class Simulator:
         self._check_power()
 
     def _type(self) -> None:
-        if b"\x03" in self._typed and self._runs():
+        if b"\x03" in self._typed and self._started and self._interrupted():
             _, _, self._typed = self._typed.rpartition(b"\x03")
-            self._process.send_signal(signal.SIGINT)
         if self._at_prompt:
             with contextlib.suppress(OSError):  # it has ended
                 os.write(self._end, self._typed)
             self._typed = b""
 
-    def _runs(self) -> bool:
-        """Tell whether it runs a program: only then does the unix port catch SIGINT."""
-        with contextlib.suppress(OSError, IndexError, ValueError):
+    def _interrupted(self) -> bool:
+        """Interrupt the program, if it runs one: only then does the unix port catch SIGINT.
+
+        It stands still meanwhile: if the program ended after the look, the signal would kill it.
+        """
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            # Until it stands still, or has ended.
+            options = os.WSTOPPED | os.WEXITED | os.WNOWAIT
+            os.waitid(os.P_PID, self._process.pid, options)
             status = Path(f"/proc/{self._process.pid}/status").read_text()
             caught = int(status.split("SigCgt:")[1].split()[0], 16)
-            return bool(caught >> (signal.SIGINT - 1) & 1)
-        return False
+            if not caught >> (signal.SIGINT - 1) & 1:
+                return False
+            self._process.send_signal(signal.SIGINT)
+            return True
+        except (OSError, IndexError):  # it has ended
+            return False
+        finally:
+            self._process.send_signal(signal.SIGCONT)
 
     def _from_board(self, data: bytes) -> None:
         self._marked += data
@@ -220,20 +231,24 @@ class Simulator:
             self._at_prompt = True
             if self._quiet:  # a soft reset from the raw REPL leads back there
                 self._said = b""
-                os.write(self._end, b"\x01")
+                self._typed = b"\x01" + self._typed
                 self._quiet = False
+                self._type()
                 return
             self._type()
-        if RAW_PROMPT in self._said:
-            self._raw = True
-        elif self._said.endswith(PROMPT):
+        if self._said.endswith(PROMPT):
             self._raw = False
+        elif RAW_PROMPT in self._said:
+            self._raw = True
         if not self._quiet:
             self._to_cable(shown)
 
     def _told_by(self, text: str) -> None:
         if text == "started":
+            self._started = True
             self._type()
+        elif text == "reset":
+            self._resets = True
         elif text == "operation":
             self._operations -= 1
         elif text.startswith("watchdog "):
@@ -243,7 +258,10 @@ class Simulator:
 
     def run(self) -> None:
         """Be a board until the power fails."""
+        if self._told["waits"]:
+            sys.stdin.readline()
         try:
+            self._start(main=True)
             while True:
                 self._step()
         except PowerFailure:
@@ -263,8 +281,6 @@ class Simulator:
             return
         if writable or self._unread:
             self._flush()
-        if self._cable in ready:
-            self._typed_in(os.read(self._cable, 4096))
         if self._end in ready:
             try:
                 data = os.read(self._end, 4096)
@@ -274,6 +290,14 @@ class Simulator:
                 self._from_board(data)
             else:
                 self._ended()
+            if self._resets:
+                self._kill()
+                self._hard_reset()
+                return
+        # After what it says: a reset takes with it what was typed before, nothing else.
+        if self._cable in ready:
+            with contextlib.suppress(BlockingIOError):  # it was flushed
+                self._typed_in(os.read(self._cable, 4096))
 
     def counted(self) -> tuple[int, int]:
         """Return bytes and operations that there were, where the power fails after many."""
@@ -283,7 +307,7 @@ class Simulator:
 
     def close(self) -> None:
         """Switch it off."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, AttributeError):  # it was not on
             self._kill()
         with contextlib.suppress(OSError):
             self._detach()
@@ -294,13 +318,19 @@ class Board:
 
     def __init__(self, folder: Path, **told: Any) -> None:
         self.folder = folder
-        line = [sys.executable, __file__, str(folder), json.dumps(told)]
+        line = [sys.executable, __file__, str(folder), json.dumps({**told, "waits": True})]
         #: Bytes over the cable and operations on files, in the end, if it was told of both.
         self.counted: tuple[int, ...] = ()
-        self._process = subprocess.Popen(line, stdout=subprocess.PIPE)
+        self._process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert self._process.stdin is not None
         assert self._process.stdout is not None
         self.port = self._process.stdout.readline().decode().strip()
         assert self.port
+        # While this is open, no other terminal gets the port's name, not even when the power has
+        # failed: who still believes in the board would type into that one, and read from it.
+        self._held = os.open(self.port, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK)
+        self._process.stdin.write(b"\n")
+        self._process.stdin.flush()
 
     def lost_power(self, patience: float = 10) -> bool:
         """Tell whether it has lost its power, or is losing it."""
@@ -312,7 +342,7 @@ class Board:
         """Wait until it prints something, and return that."""
         end = time.monotonic() + patience
         text = b""
-        while time.monotonic() < end:
+        while time.monotonic() < end and self._process.poll() is None:
             with contextlib.suppress(OSError):  # its port goes and comes
                 file = os.open(self.port, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK)
                 try:
@@ -322,7 +352,10 @@ class Board:
                     os.close(file)
             if found := re.search(pattern, text.decode(errors="replace")):
                 return found
-        raise AssertionError(f"the board did not print {pattern!r}, but {text.decode()!r}")
+        why = f"the board did not print {pattern!r}, but {text.decode(errors='replace')!r}"
+        if self._process.returncode is not None:
+            why += f"; its simulator ended: {self._process.returncode}"
+        raise AssertionError(why)
 
     def __enter__(self) -> Board:
         return self
@@ -330,6 +363,7 @@ class Board:
     def __exit__(self, *exc: object) -> None:
         self._process.terminate()
         said, _ = self._process.communicate(timeout=10)
+        os.close(self._held)
         self.counted = tuple(int(word) for word in said.split())
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import itertools
 import json
 import os
+import pty
 import random
 import re
 import shutil
@@ -14,6 +16,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -310,7 +313,8 @@ def test_a_flash_that_is_full_in_the_middle(
 def test_a_port_without_a_board(
     flash: Flash, checkouts: tuple[Checkout, Checkout], disk: Path
 ) -> None:
-    with Board(disk) as board, Path(board.port).open("rb") as port:
+    usb = str(disk.parent / "ttyACM0")
+    with Board(disk, usb=usb) as board, Path(board.port).open("rb") as port:
         fcntl.flock(port, fcntl.LOCK_EX)
         run = flash(checkouts[0], board).ended(1)
         assert "close the program that uses it" in run.records[0]["error"]["message"]
@@ -877,9 +881,43 @@ def test_mpremote_installs_our_package_for_mip(tmp_path: Path, disk: Path) -> No
     urls = [[f"natsbridge/{name}", f"natsbridge/{name}"] for name in names]
     (release / "package.json").write_text(json.dumps({"urls": urls, "version": "1"}))
     with Board(disk) as board:
-        line = [sys.executable, "-m", "mpremote", "connect", board.port]
+        # Unbuffered: what the board prints, it writes past what it prints itself.
+        line = [sys.executable, "-u", "-m", "mpremote", "connect", board.port]
         line += ["mip", "install", str(release / "package.json"), "+"]
         line += ["exec", "import natsbridge; print(natsbridge.__version__)"]
         done = subprocess.run(line, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done
         assert done.stdout.splitlines()[-1] == package.__version__, done
     assert len(list((disk / "lib" / "natsbridge").iterdir())) == len(names)
+
+
+def test_the_simulated_board_is_stopped_at_any_moment(tmp_path: Path) -> None:
+    """Ctrl-C and Ctrl-A lead to the raw REPL: while it starts, with a program that ends, and with
+    one that does not."""
+    for number, (main, ms) in enumerate(
+        (main, ms) for main in ("", "while True: print(1)") for ms in range(0, 100, 8)
+    ):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "main.py").write_text(main)
+        with Board(folder) as board:
+            time.sleep(ms / 1000)
+            port = os.open(board.port, os.O_WRONLY | os.O_NOCTTY)
+            os.write(port, b"\r\x03\r\x01")
+            os.close(port)
+            board.prints(r"raw REPL; CTRL-B to exit\r\n>", 20)
+
+
+def test_the_port_of_a_simulated_board_that_lost_its_power(disk: Path) -> None:
+    """No other terminal has it; as long as somebody may believe in it."""
+    with Board(disk, bytes=1) as board:
+        with contextlib.suppress(AssertionError):
+            board.prints("MicroPython")
+        assert board.lost_power()
+        with pytest.raises(AssertionError, match="its simulator ended: 0"):
+            board.prints("MicroPython")
+        others = [pty.openpty() for _ in range(3)]
+        names = [os.ttyname(side) for _, side in others]
+        for file in itertools.chain(*others):
+            os.close(file)
+        assert board.port not in names
