@@ -14,8 +14,8 @@ __all__ = ["main"]
 
 def main() -> None:
     """Run the command line and exit."""
-    # While modules are loaded there is nothing to clean up: Ctrl-C just ends the process, as it
-    # does any other. `Output.run` is where that changes.
+    # Until a command runs there is nothing to clean up: Ctrl-C just ends the process, as it does
+    # any other. `Output.run` is where that changes.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     from natsbridge.cli.group import group

@@ -105,13 +105,16 @@ def command(out: Output, settings: Settings, **options: Any) -> None:
 
 @contextlib.contextmanager
 def at_prompt() -> Iterator[None]:
-    """Have Ctrl-C end a question at once: asyncio would keep it until the answer."""
+    """Have Ctrl-C end a question at once: asyncio would keep it until the answer, and then end
+    what cleans up, too."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    wakeup = signal.set_wakeup_fd(-1)
     try:
         yield
     except click.Abort:
         raise KeyboardInterrupt from None
     finally:
+        signal.set_wakeup_fd(wakeup)
         signal.signal(signal.SIGINT, before)
 
 

@@ -158,8 +158,6 @@ class Output:
 
     def run(self, work: Callable[[], Coroutine[Any, Any, int | None]]) -> None:
         """Run a command to its end, and exit with its code."""
-        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             code = asyncio.run(self._until_signalled(work())) or 0
         except NATSBridgeError as e:
@@ -185,10 +183,12 @@ class Output:
             task.cancel()
 
         loop = asyncio.get_running_loop()
-        with contextlib.suppress(NotImplementedError):  # Windows
+        try:
             loop.add_signal_handler(signal.SIGTERM, end, TERMINATED)
             if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # a shell's background job
                 loop.add_signal_handler(signal.SIGINT, end, INTERRUPTED)
+        except NotImplementedError:  # Windows
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         return await work
 
 
