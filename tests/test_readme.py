@@ -41,27 +41,16 @@ def snippet(side: str, url: str) -> str:
     return str(code).replace(BROKER, url)
 
 
-def wait_for_subscription(monitoring: str, subject: str) -> None:
-    deadline = time.monotonic() + 10
+def wait_for_interest(monitoring: str, kind: str, subject: str, patience: float = 10) -> None:
+    """Until a server has subscribers of its own ("conn"), or of other nodes ("route")."""
+    deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
-        with urllib.request.urlopen(f"{monitoring}/connz?subs=1") as answer:
-            connections = json.load(answer)["connections"]
-        if any(subject in c.get("subscriptions_list", ()) for c in connections):
+        with urllib.request.urlopen(f"{monitoring}/{kind}z?subs=1") as answer:
+            peers = json.load(answer)["connections" if kind == "conn" else "routes"]
+        if any(subject in peer.get("subscriptions_list", ()) for peer in peers):
             return
         time.sleep(0.05)
-    pytest.fail(f"nobody subscribed to {subject}")
-
-
-def wait_for_route(monitoring: str, subject: str) -> None:
-    """Until this node knows that a client of another one subscribed."""
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        with urllib.request.urlopen(f"{monitoring}/routez?subs=1") as answer:
-            routes = json.load(answer)["routes"]
-        if any(subject in route.get("subscriptions_list", ()) for route in routes):
-            return
-        time.sleep(0.05)
-    pytest.fail(f"no other node has a client that subscribed to {subject}")
+    pytest.fail(f"no {kind} subscribed to {subject}")
 
 
 def test_the_first_commands_are_demo_and_test() -> None:
@@ -93,7 +82,7 @@ def test_the_quick_start_runs(tmp_path: Path) -> None:
             env=os.environ,
         )
         try:
-            wait_for_subscription(ports["monitoring"][0], "lab.data")
+            wait_for_interest(ports["monitoring"][0], "conn", "lab.data")
             script = tmp_path / "main.py"
             script.write_text(snippet("device", server.url))
             device = micropython(script, heap="128K")
@@ -286,7 +275,7 @@ def test_the_deployment_carries_payloads_from_device_to_desktop(
         with there["nc"] as nc, nc.subscribe("lab.>") as sub:
             nc.flush()
             (told,) = (tmp_path / "1").glob("*.ports")
-            wait_for_route(json.loads(told.read_text())["monitoring"][0], "lab.>")
+            wait_for_interest(json.loads(told.read_text())["monitoring"][0], "route", "lab.>", 20)
             device = micropython(script, heap="128K")
             try:
                 said, _ = device.communicate(timeout=30)

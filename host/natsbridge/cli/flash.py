@@ -43,7 +43,7 @@ from natsbridge.flashing.values import (
     without_login,
 )
 
-__all__ = ["at_prompt", "command", "find_port"]
+__all__ = ["at_prompt", "can_ask", "command", "device_option", "find_port"]
 
 EPILOG = """\b
 Examples:
@@ -54,6 +54,11 @@ Passwords are asked for, or come from $WIFI_PASSWORD, $DEVICE_PASSWORD, $DEVICE_
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
+
+#: Which board a command is for, as `find_port` takes it.
+device_option = click.option(
+    "--device", "port", default="", metavar="PORT", help="Of the board; else it is found."
+)
 
 
 @dataclass(frozen=True)
@@ -74,9 +79,7 @@ class _Source:
 
 @click.command("flash", epilog=EPILOG)
 @click.argument("board")
-@click.option(
-    "--device", "port", default="", metavar="PORT", help="Of the board; else it is found."
-)
+@device_option
 @click.option("--config", type=FILE, help="Values of config.json, as JSON or TOML.")
 @click.option("--set", "given", multiple=True, metavar="KEY=VALUE", help="One of them: wifi.ssid=x")
 @click.option("--program", type=FILE, help="What it runs.  [default: shared/program.py]")

@@ -6,7 +6,7 @@ import asyncio
 
 import click
 
-from natsbridge.cli.flash import find_port
+from natsbridge.cli.flash import device_option, find_port
 from natsbridge.cli.output import Output, clean
 from natsbridge.cli.settings import output_options
 from natsbridge.flashing import console
@@ -20,9 +20,7 @@ Example:
 
 
 @click.command("logs", epilog=EPILOG)
-@click.option(
-    "--device", "port", default="", metavar="PORT", help="Of the board; else it is found."
-)
+@device_option
 @output_options
 def command(out: Output, port: str) -> None:
     """Follow what a board prints, over restarts of it, until Ctrl-C."""

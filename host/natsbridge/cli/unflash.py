@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from natsbridge.cli.flash import at_prompt, can_ask, find_port
+from natsbridge.cli.flash import at_prompt, can_ask, device_option, find_port
 from natsbridge.cli.output import Output
 from natsbridge.cli.settings import output_options
 from natsbridge.flashing.link import Link
@@ -19,9 +19,7 @@ Example:
 
 
 @click.command("unflash", epilog=EPILOG)
-@click.option(
-    "--device", "port", default="", metavar="PORT", help="Of the board; else it is found."
-)
+@device_option
 @click.option("--config", is_flag=True, help="Also config.json, with its passwords.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @output_options
