@@ -17,7 +17,7 @@ PEERS := build/peers/.ready
 NPM := build/npm/.ready
 DEVICE := $(patsubst %.py,build/%.mpy,$(wildcard tools/*_device.py))
 
-.PHONY: help demo test test-long test-peers test-fleet test-rough lint firmware footprint tls bench
+.PHONY: help demo test test-long test-peers test-fleet test-rough faults lint firmware footprint tls bench
 .PHONY: clean chromium
 .PHONY: flash repl logs unflash
 .DELETE_ON_ERROR:
@@ -47,6 +47,12 @@ test-peers: chromium $(READY) $(NPM)  ## peers in JavaScript: Node.js, and a pag
 
 test-fleet: $(MPY)  ## brokers that come and go, and 200 devices at once
 	@$(BIN)/python -m pytest -q -m fleet
+
+faults: $(MPY) $(DEVICE)  ## faults of every kind, their table (hours; FAULTS=short)
+	@rm -rf build/faults
+	@NATSBRIDGE_FAULTS=$${FAULTS:-full} $(BIN)/python -m pytest -q tests/faults -m 'faults or not faults'; \
+	  result=$$?; $(BIN)/python tests/faults/figures.py build/faults | tee build/faults/table.md; \
+	  exit $$result
 
 # Those that start a device; at every byte, those that are done in seconds then.
 DEVICE_TESTS := tests/firmware tests/interop tests/conformance/test_vectors_firmware.py

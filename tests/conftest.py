@@ -23,12 +23,15 @@ import pytest_asyncio
 from certificates import Certificates
 from command import Broker, Runner
 from device import ROUGH
+from figures import Figures
 from jspeers import JsPeer, start
 from proxy import TlsProxy
+from scale import SCALE, SEED, dice
 
 NATS_SERVER = str(Path(sys.executable).with_name("nats-server"))
 #: Seconds for a server to come up.
 START_S = 10
+FIGURES = Path(__file__).parents[1] / "build" / "faults"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -38,7 +41,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say with which sockets the tests ran, so that a failure can be repeated."""
+    """Say with which dice and sockets the tests ran, so that a failure can be repeated."""
+    terminalreporter.write_line(f"NATSBRIDGE_FAULTS={SCALE} NATSBRIDGE_SEED={SEED}")
     if ROUGH in os.environ:
         terminalreporter.write_line(f"with rough sockets: {ROUGH}={os.environ[ROUGH]}")
 
@@ -332,3 +336,15 @@ def open_things() -> tuple[int, int]:
 def things() -> Callable[[], tuple[int, int]]:
     """Counts open descriptors and threads."""
     return open_things
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> random.Random:
+    """The test's own dice."""
+    return dice(request.node.name)
+
+
+@pytest.fixture(scope="session")
+def figures() -> Figures:
+    """Where figures are noted, unless the run is a quick one, whose figures mean little."""
+    return Figures(None if SCALE == "quick" else FIGURES)

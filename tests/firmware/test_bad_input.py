@@ -16,9 +16,8 @@ from hypothesis import strategies as st
 
 import test_every_cut
 from device import FIRMWARE, main_of, micropython
-from harness import Peer, ScriptedServer, Step, answer
+from scripted import Peer, ScriptedBroker, ScriptedServer, Step, answer, greet
 from test_every_cut import ANSWERS, BODY, OPERATIONS, Taken, fetch, quick, read  # noqa: F401
-from test_faults import FakeBroker, greet
 from test_parsers import as_on_micropython  # noqa: F401
 
 pytestmark = pytest.mark.long
@@ -53,7 +52,10 @@ def device(
     what: str, talk: Callable[[socket.socket], None], files: str = ""
 ) -> tuple[int, int, int, str]:
     """What the device prints."""
-    with tempfile.TemporaryDirectory() as folder, contextlib.closing(FakeBroker(talk)) as broker:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        contextlib.closing(ScriptedBroker(talk)) as broker,
+    ):
         main = main_of(SCRIPT, Path(folder))
         process = micropython(
             main, what, broker.url, files or "http://127.0.0.1:1", heap="64K", path=MPY

@@ -14,8 +14,8 @@ import pytest
 
 from conftest import NatsServer
 from device import ROUGH
-from harness import ScriptedServer, run_micropython
-from test_faults import INFO, FakeBroker
+from harness import run_micropython
+from scripted import INFO, ScriptedBroker, ScriptedServer
 
 Talk = Callable[[socket.socket], None]
 
@@ -46,10 +46,12 @@ def run(script: str, *arguments: str) -> list[str]:
     return run_micropython(HEAD + script, *arguments, heap="192K").splitlines()
 
 
-def play(*talks: Talk) -> contextlib.closing[FakeBroker]:
+def play(*talks: Talk) -> contextlib.closing[ScriptedBroker]:
     """A broker that plays one of `talks` on each connection, the last one on all others."""
     left = list(talks)
-    return contextlib.closing(FakeBroker(lambda c: (left.pop(0) if len(left) > 1 else left[0])(c)))
+    return contextlib.closing(
+        ScriptedBroker(lambda c: (left.pop(0) if len(left) > 1 else left[0])(c))
+    )
 
 
 def wait_for(connection: socket.socket, word: bytes) -> None:

@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from harness import Peer, ScriptedServer, answer, run_micropython
+from harness import run_micropython
+from scripted import Peer, ScriptedServer, answer
 
 #: The beginning of each script. `got(...)` downloads into a target that collects; the result, or
 #: the error, and what was written are printed as JSON.

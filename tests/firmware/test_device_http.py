@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import ScriptedServer, answer, load_firmware, run_micropython
+from harness import load_firmware, run_micropython
+from scripted import ScriptedServer, answer
 
 http = load_firmware("http")
 http.time = types.SimpleNamespace(

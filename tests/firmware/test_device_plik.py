@@ -9,7 +9,8 @@ import urllib.request
 
 import pytest
 
-from harness import Peer, ScriptedServer, answer, run_micropython
+from harness import run_micropython
+from scripted import Peer, ScriptedServer, answer
 
 #: The beginning of each script: the result of `work()`, or its error, is printed as JSON.
 PRELUDE = """

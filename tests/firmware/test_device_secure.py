@@ -15,8 +15,9 @@ from board import run as run_board
 from board import write
 from certificates import Certificates
 from conftest import NatsServer
-from harness import ScriptedServer, answer, load_firmware, run_micropython
+from harness import load_firmware, run_micropython
 from proxy import TlsProxy
+from scripted import ScriptedServer, answer
 from test_device_plik import CREATED, PRELUDE, get, run, stored
 
 Connection = load_firmware("http").Connection

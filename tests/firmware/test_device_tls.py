@@ -15,8 +15,8 @@ from board import GAPS, Board, run, write
 from certificates import Certificates, NKey
 from conftest import NatsServer
 from harness import run_micropython
+from scripted import INFO
 from test_device_client import play, wait_for
-from test_faults import INFO
 
 
 @contextlib.contextmanager

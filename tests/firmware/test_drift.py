@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from device import FIRMWARE, main_of, micropython
-from proxy import CuttingProxy
+from fault_proxy import FaultProxy, Link, Way
 
 SCRIPT = Path(__file__).with_name("drift_device.py")
 #: Cycles after which all is loaded that ever is.
@@ -25,7 +25,7 @@ def test_nothing_is_kept_of_what_is_over(
 ) -> None:
     """Each cycle is a text sent and received, a file of 20 KB by link, and a lost connection."""
     (tmp_path / "a.bin").write_bytes(bytes(20_000))
-    with CuttingProxy(nats_url, b"PUB drift.cut") as proxy:
+    with FaultProxy(nats_url, Link(up=Way(end_before=b"PUB drift.cut"))) as proxy:
         main = main_of(SCRIPT, tmp_path)
         arguments = proxy.url, file_url, str(tmp_path), str(cycles)
         device = micropython(main, *arguments, heap=HEAP, path=MPY)

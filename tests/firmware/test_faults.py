@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import subprocess
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,10 +14,10 @@ import pytest
 from conftest import FileServerProcess, NatsServer
 from device import FIRMWARE, main_of, micropython
 from natsbridge import sync
+from scripted import INFO, ScriptedBroker, greet
 
 SCRIPT = Path(__file__).with_name("faults_device.py")
 MPY = FIRMWARE.parent / "build" / "firmware"
-INFO = b'INFO {"server_id":"x","version":"2.10.0","max_payload":1048576,"headers":true}\r\n'
 
 
 def start(
@@ -43,56 +42,17 @@ def run(
     return out.splitlines()
 
 
-class FakeBroker:
-    """Accepts one connection after the other, and plays `talk` on each."""
-
-    def __init__(self, talk: Callable[[socket.socket], None]) -> None:
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"nats://127.0.0.1:{self.listener.getsockname()[1]}"
-        self.talk = talk
-        self.thread = threading.Thread(target=self._serve, daemon=True)
-        self.thread.start()
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                connection, _ = self.listener.accept()
-            except OSError:
-                return
-            with connection:
-                try:
-                    self.talk(connection)
-                except OSError:
-                    continue
-
-    def close(self) -> None:
-        self.listener.shutdown(socket.SHUT_RDWR)
-        self.listener.close()
-        self.thread.join(10)
-
-
 @pytest.fixture
 def fake() -> Iterator[Callable[[Callable[[socket.socket], None]], str]]:
     brokers = []
 
     def begin(talk: Callable[[socket.socket], None]) -> str:
-        brokers.append(FakeBroker(talk))
+        brokers.append(ScriptedBroker(talk))
         return brokers[-1].url
 
     yield begin
     for broker in brokers:
         broker.close()
-
-
-def greet(connection: socket.socket, info: bytes = INFO) -> None:
-    """Shake hands as a broker does, and wait for the subscription."""
-    connection.sendall(info)
-    seen = b""
-    while b"PING\r\n" not in seen:
-        seen += connection.recv(4096)
-    connection.sendall(b"PONG\r\n")
-    while b"SUB faults" not in seen or not seen.endswith(b"\n"):
-        seen += connection.recv(4096)
 
 
 def test_bad_input_leaves_nothing_open_nothing_published_and_the_connection_usable(

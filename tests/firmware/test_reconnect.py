@@ -15,8 +15,8 @@ import pytest
 from board import GAPS, Board, run, write
 from conftest import NATS_SERVER, NatsServer, cluster, free_ports
 from natsbridge import sync
+from scripted import INFO
 from test_device_client import greet, play, wait_for
-from test_faults import INFO
 
 
 def test_a_storm_of_restarts_leaves_one_subscription_and_no_message_twice(tmp_path: Path) -> None:
