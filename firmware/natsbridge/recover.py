@@ -37,7 +37,7 @@ def again(job, e):
         if not isinstance(e, Fault) or job.attempts >= job.max_retries:
             break
         ms = int(min(job.max_delay, job.base_delay * (1 << min(job.attempts - 1, 16))))
-        ms -= ms * os.urandom(1)[0] >> 9  # up to half: many devices must not come back in step
+        ms = ms * (85 + os.urandom(1)[0]) // 340  # a quarter at least: many must not be in step
         if job.status > 399:
             after = job.headers[5] or ""  # Retry-After; as a date it would need a clock
             if after.isdigit() and len(after) < 7:

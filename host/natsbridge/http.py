@@ -53,8 +53,6 @@ ADVICE = {
 SILENT = ("", "internal server error")
 #: Bytes of an answer that is not a payload.
 MAX_ANSWER = 64 << 10
-#: Seconds that a server may ask us to wait, at most.
-MAX_RETRY_AFTER_S = 30.0
 
 
 class Session:
@@ -84,6 +82,8 @@ class Session:
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
         )
+        # A GET or DELETE whose connection broke would be sent again unseen, and not be counted.
+        self._client._retry_connection = False
 
     def request(
         self, method: str, url: str | URL, headers: Mapping[str, str] | None = None, **body: Any
@@ -160,14 +160,14 @@ async def pause(attempt: int, base_delay: float, max_delay: float, retry_after: 
     Args:
         attempt: how many have failed, from 1.
         base_delay: ms after the first; doubled after each.
-        max_delay: ms at most.
+        max_delay: ms at most, whatever the server asks for.
         retry_after: the server's Retry-After in seconds, or "" (dates are not understood).
     """
-    delay = min(base_delay * 2 ** min(attempt - 1, 32), max_delay) / 1000
-    delay *= random.uniform(0.75, 1.25)  # many devices must not come back in step
+    delay = min(base_delay * 2 ** min(attempt - 1, 32), max_delay)
+    delay *= random.uniform(0.25, 1)  # many devices must not come back in step
     if retry_after.isascii() and retry_after.isdigit() and len(retry_after) < 9:
-        delay = max(delay, min(float(retry_after), MAX_RETRY_AFTER_S))
-    await asyncio.sleep(delay)
+        delay = max(delay, min(float(retry_after) * 1000, max_delay))
+    await asyncio.sleep(delay / 1000)
 
 
 def describe(e: BaseException) -> str:

@@ -29,22 +29,25 @@ async def failure(work: Awaitable[Any]) -> NATSBridgeError:
 
 
 class TestBackoff:
-    def test_a_round_at_once_then_longer_and_longer(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("random.uniform", lambda low, high: 1.0)
+    def test_a_round_soon_then_longer_and_longer(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("random.uniform", lambda low, high: high)
+        monkeypatch.setattr("random.random", lambda: 0.5)
         backoff = Backoff(100, 500)
         got = [backoff(SERVERS, {}) for _ in range(15)]
         assert [server for server, _ in got] == SERVERS * 5
-        assert [delay for _, delay in got[::3]] == [0, 0.1, 0.2, 0.4, 0.5]
+        assert [delay for _, delay in got[::3]] == [0.05, 0.2, 0.4, 0.5, 0.5]
         assert {delay for i, (_, delay) in enumerate(got) if i % 3} == {0}
 
     def test_devices_do_not_come_back_in_step(self) -> None:
-        delays = set()
+        first, second = set(), set()
         for _ in range(50):
             backoff = Backoff(100, 5000)
-            backoff(SERVERS[:1], {})
-            delays.add(backoff(SERVERS[:1], {})[1])
-        assert len(delays) > 40
-        assert all(0.075 <= delay <= 0.125 for delay in delays)
+            first.add(backoff(SERVERS[:1], {})[1])
+            second.add(backoff(SERVERS[:1], {})[1])
+        assert len(first) > 40
+        assert len(second) > 40
+        assert all(0 <= delay <= 0.1 for delay in first)
+        assert all(0.05 <= delay <= 0.2 for delay in second)
 
     def test_no_delay_is_still_one(self) -> None:
         backoff = Backoff(0, 0)
@@ -54,20 +57,29 @@ class TestBackoff:
             broker.ROUND_S,
         ]
 
-    def test_it_starts_anew_only_after_a_connection_that_stood(
+    def test_a_moving_connection_waits_for_nothing(self) -> None:
+        backoff = Backoff(10_000, 60_000)
+        backoff.moving = True
+        assert [backoff(SERVERS, {})[1] for _ in SERVERS] == [0, 0, 0]
+        assert backoff(SERVERS, {})[1] >= 5
+        backoff.connected()
+        assert not backoff.moving
+
+    def test_only_who_is_thrown_out_at_once_comes_back_later_each_time(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         now = [1000.0]
         monkeypatch.setattr(time, "monotonic", lambda: now[0])
+        monkeypatch.setattr("random.random", lambda: 1.0)
         backoff = Backoff(100, 5000)
         for _ in range(6):
             backoff(SERVERS[:1], {})
-        backoff.connected()
-        now[0] += 1
-        assert backoff(SERVERS[:1], {})[1] > 2  # thrown out at once
-        backoff.connected()
-        now[0] += 6
-        assert backoff(SERVERS[:1], {})[1] == 0
+        delays = []
+        for stood in (0.05, 0.05, 0.05, 0.9, 0.05):
+            backoff.connected()
+            now[0] += stood
+            delays.append(backoff(SERVERS[:1], {})[1])
+        assert delays == [0.2, 0.4, 0.8, 0.1, 0.2]
 
 
 @pytest.mark.asyncio
@@ -86,9 +98,9 @@ class TestReconnecting:
         nc = await natsbridge.connect(await fake_nats(server), base_delay=50, max_delay=200)
         await asyncio.sleep(0.8)
         gaps = [b - a for a, b in itertools.pairwise(attempts[1:])]
-        assert gaps[0] < 0.12
-        assert 0.14 < max(gaps) < 0.4
-        assert 4 <= len(attempts) <= 9
+        assert gaps[0] < 0.15
+        assert 0.05 < max(gaps) < 0.4
+        assert 4 <= len(attempts) <= 12
         await nc.close()
 
     @pytest.mark.parametrize(
