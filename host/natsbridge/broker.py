@@ -12,6 +12,9 @@ What nats-py 2.16 does otherwise, and how it is met here:
 * Who waits in `publish` for a full socket cannot be cancelled, and waits for ever where the
   connection ends for good. In `Broker` both end it.
 * Its PING, and with it a flush, overtakes what waits to be written. In `Broker` it waits its turn.
+* A PING that waits is written in the next connection, whose PONGs are then one too many. `Broker`
+  forgets it.
+* It leaves a dead connection only when that has taken what waits to be written. `Broker` drops it.
 * Malformed headers, which anybody may send, end its reading. `Broker` reads them itself.
 * What ends an attempt to reconnect with an unexpected exception ends all further ones. `Broker`
   lets out only those that are expected.
@@ -189,6 +192,10 @@ class Broker(Client):
     async def _process_connect_init(self) -> None:
         with _expected():
             await super()._process_connect_init()
+        # Nobody waits for the answers to PINGs of before: they would be taken for those of later.
+        kept = [command for command in self._pending if command != PING_PROTO]
+        self._pending_data_size -= len(PING_PROTO) * (len(self._pending) - len(kept))
+        self._pending = kept
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         server = self._current_server
@@ -245,8 +252,18 @@ class Broker(Client):
 
     async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
         self._pongs.append(future or asyncio.get_running_loop().create_future())
-        await self._send_command(PING_PROTO)
+        # By _send_command it would wait for a full socket, and never be missed.
+        self._pending.append(PING_PROTO)
+        self._pending_data_size += len(PING_PROTO)
         await self._flush_pending()
+
+    async def _process_op_err(self, e: Exception) -> None:
+        if self.is_connected:
+            self.abort()
+            if not self.options["allow_reconnect"]:
+                self._pending = []
+                self._pending_data_size = 0
+        await super()._process_op_err(e)
 
     @property
     def unwritten(self) -> int:

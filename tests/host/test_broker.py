@@ -299,6 +299,129 @@ class TestPending:
             await nc.close()
             server.stop()
 
+    async def test_what_waited_and_was_lost_with_the_next_connection_is_told(
+        self, fake_nats: FakeNats
+    ) -> None:
+        count = 0
+        read = asyncio.Event()
+
+        async def server(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal count
+            count += 1
+            writer.write(b'INFO {"max_payload":1048576}\r\n')
+            await reader.readuntil(b"PING\r\n")
+            writer.write(b"PONG\r\n")
+            if count == 1:
+                await asyncio.sleep(0.05)
+                return
+            if count == 2:
+                await reader.readuntil(b"PUB a ")
+                read.set()
+                return
+            while await reader.readuntil(b"PING\r\n"):
+                writer.write(b"PONG\r\n")
+
+        nc = await natsbridge.connect(await fake_nats(server), base_delay=300, pending_size=1000)
+        await asyncio.sleep(0.1)
+        await nc.publish("a", b"x")
+        await read.wait()
+        await asyncio.sleep(0.05)
+        assert "may not have arrived" in (await failure(nc.flush())).message
+        await nc.flush()
+        await nc.close()
+
+    async def test_a_subscription_that_fails_takes_nothing_from_the_next_flush(
+        self, fake_nats: FakeNats
+    ) -> None:
+        count = 0
+
+        async def server(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal count
+            count += 1
+            writer.write(b'INFO {"max_payload":1048576}\r\n')
+            await reader.readuntil(b"PING\r\n")
+            writer.write(b"PONG\r\n")
+            if count == 1:
+                await reader.readuntil(b"SUB ")
+                return
+            while await reader.readuntil(b"PING\r\n"):
+                writer.write(b"PONG\r\n")
+
+        nc = await natsbridge.connect(await fake_nats(server), base_delay=20)
+        await nc.publish("a", b"x")
+        assert (await failure(nc.subscribe("b"))).code == "NATS_CONNECTION_FAILED"
+        assert "may not have arrived" in (await failure(nc.flush())).message
+        await nc.flush()
+        await nc.close()
+
+    @pytest.mark.parametrize("spare", [False, True])
+    async def test_a_link_that_is_dead_and_full_is_left(
+        self, fake_nats: FakeNats, nats_url: str, spare: bool
+    ) -> None:
+        """Also by who publishes all the time, and it does not wait for what nobody reads."""
+        over = asyncio.Event()
+        count = 0
+
+        async def stuck(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal count
+            count += 1
+            if count > 1:
+                return
+            writer.write(b'INFO {"max_payload":1048576}\r\n')
+            await reader.readuntil(b"PING\r\n")
+            writer.write(b"PONG\r\n")
+            writer.transport.pause_reading()  # type: ignore[attr-defined]
+            await over.wait()
+
+        servers = [await fake_nats(stuck), *([nats_url] if spare else [])]
+        options: Any = {"reconnect": spare, "ping_interval": 0.2, "base_delay": 20, "timeout": 1}
+        nc = await natsbridge.connect(servers, **options)
+
+        async def publish() -> None:
+            while nc.url != nats_url:
+                await nc.publish("p.dead", b"x" * 30_000)
+
+        if spare:
+            await asyncio.wait_for(publish(), 5)
+            assert nc.connected
+        else:
+            assert (await failure(asyncio.wait_for(publish(), 5))).code == "NATS_CONNECTION_FAILED"
+        await nc.close()
+        over.set()
+
+    async def test_a_ping_of_before_is_not_asked_again(self, fake_nats: FakeNats) -> None:
+        """Its PONG would be taken for that of the next one."""
+        count = pings = 0
+        cut = asyncio.Event()
+
+        async def server(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal count, pings
+            count += 1
+            writer.write(b'INFO {"max_payload":1048576}\r\n')
+            await reader.readuntil(b"PING\r\n")
+            writer.write(b"PONG\r\n")
+            if count == 1:
+                writer.transport.pause_reading()  # type: ignore[attr-defined]
+                await cut.wait()
+                writer.transport.abort()
+                return
+            while await reader.readuntil(b"PING\r\n"):
+                pings += 1
+                writer.write(b"PONG\r\n")
+
+        nc = await natsbridge.connect(await fake_nats(server), base_delay=20)
+        publishing = asyncio.ensure_future(nc.publish("a", b"x" * 1_000_000))
+        while not nc.pending:
+            publishing = asyncio.ensure_future(nc.publish("a", b"x" * 1_000_000))
+            await asyncio.wait({publishing}, timeout=0.05)
+        assert (await failure(nc.flush(0.1))).code == "NATS_CONNECTION_FAILED"
+        cut.set()
+        await failure(nc.flush())
+        await nc.flush()
+        assert pings == 2  # nats-py's after connecting, and ours
+        publishing.cancel()
+        await nc.close()
+
     async def test_publishing_without_a_pause_does_not_fill_the_memory(self, nats_url: str) -> None:
         async with await natsbridge.connect(nats_url) as nc:
             most = 0
