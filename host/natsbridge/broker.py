@@ -196,6 +196,7 @@ class Broker(Client):
         kept = [command for command in self._pending if command != PING_PROTO]
         self._pending_data_size -= len(PING_PROTO) * (len(self._pending) - len(kept))
         self._pending = kept
+        self.complaint = ""  # that was about the connection before
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         server = self._current_server

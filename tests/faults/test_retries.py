@@ -146,8 +146,16 @@ def test_what_is_final_is_asked_once(ask: Ask, step: str, status: int) -> None:
     assert len(server.asked) <= at_most
 
 
-@pytest.mark.parametrize("step", STEPS)
-@pytest.mark.parametrize("fault", [*AGAIN, "reset", "closed"])
+@pytest.mark.parametrize(
+    ("step", "fault"),
+    [
+        pytest.param(step, fault, marks=pytest.mark.faults)
+        if step != "download" and fault not in (503, "reset")
+        else (step, fault)
+        for step in STEPS
+        for fault in (*AGAIN, "reset", "closed")
+    ],
+)
 def test_what_another_attempt_may_mend_gets_one(ask: Ask, step: str, fault: int | str) -> None:
     def answer(n: int) -> Any:
         if n > 1:
@@ -255,6 +263,7 @@ def test_pauses_are_not_all_the_same_and_never_longer_than_max_delay(ask: Ask) -
     assert gaps[6] - gaps[0] > 0.004
 
 
+@pytest.mark.faults
 def test_the_pauses_double(ask: Ask) -> None:
     """Of one attempt and the next, at random from a quarter of it on."""
     with Server("download", lambda n: (503, {})) as server:
@@ -264,6 +273,7 @@ def test_the_pauses_double(ask: Ask) -> None:
     assert sum(gaps) < 6
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("side", SIDES)
 def test_attempts_are_counted_for_the_table(
     side: str, tmp_path_factory: pytest.TempPathFactory, figures: Figures

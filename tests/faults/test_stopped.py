@@ -53,6 +53,7 @@ def wait_for_loss(side: Side, wait_s: float) -> float:
     return time.monotonic() - begin
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("side", SIDES)
 def test_a_stopped_broker_is_an_error_that_tells(
     side: str, tmp_path: Path, broker: MonitoredBroker, figures: Figures
@@ -89,6 +90,7 @@ def test_it_goes_on_when_the_broker_does(
         assert [told(line) for line in one.end()][-1] == ["message", "again", broker.url]
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("side", SIDES)
 def test_it_moves_to_another_broker(
     side: str, tmp_path: Path, broker: MonitoredBroker, spare: MonitoredBroker
@@ -107,6 +109,7 @@ def test_it_moves_to_another_broker(
         assert [told(line) for line in one.end()][-1] == ["message", "here", spare.url]
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("side", SIDES)
 def test_a_broker_that_stops_for_less_than_that_is_kept(
     side: str, tmp_path: Path, broker: MonitoredBroker

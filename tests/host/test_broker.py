@@ -299,6 +299,31 @@ class TestPending:
             await nc.close()
             server.stop()
 
+    async def test_why_a_connection_ended_is_no_refusal_in_the_next_one(
+        self, fake_nats: FakeNats
+    ) -> None:
+        count = 0
+
+        async def server(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal count
+            count += 1
+            writer.write(b'INFO {"max_payload":1048576}\r\n')
+            await reader.readuntil(b"PING\r\n")
+            writer.write(b"PONG\r\n")
+            if count == 1:
+                await asyncio.sleep(0.05)
+                writer.write(b"-ERR 'Stale Connection'\r\n")
+                return
+            while await reader.readuntil(b"PING\r\n"):
+                writer.write(b"PONG\r\n")
+
+        nc = await natsbridge.connect(await fake_nats(server), base_delay=20)
+        await asyncio.sleep(0.2)
+        await nc.publish("a", b"x")
+        await nc.flush()
+        assert count == 2
+        await nc.close()
+
     async def test_what_waited_and_was_lost_with_the_next_connection_is_told(
         self, fake_nats: FakeNats
     ) -> None:
