@@ -187,7 +187,7 @@ def test_a_file_that_goes_out_slowly_costs_no_connection(
         env = sync.smartreceive(sub.next(5), fileserver_url=files.url)
         assert env["payloads"][0][1] == pattern(size)
         peer.end()
-    text = f"{side}: {size // MIB} MiB out in {seconds:.0f} s under PINGs each second, kept"
+    text = f"{side}: {size // MIB} MiB sent in {seconds:.0f} s under PINGs each second, not cut"
     figures.note(4, f"out-{side}", text)
 
 
@@ -218,7 +218,7 @@ def test_a_file_that_comes_slowly_costs_no_connection(
         assert peer.line(60) == "whole"
         seconds = check_kept(broker, begin)
         peer.end()
-    text = f"{side}: {size // MIB} MiB in in {seconds:.0f} s under PINGs each second, kept"
+    text = f"{side}: {size // MIB} MiB fetched in {seconds:.0f} s under PINGs each second, not cut"
     figures.note(4, f"in-{side}", text)
 
 
