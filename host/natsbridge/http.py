@@ -6,8 +6,9 @@ import asyncio
 import json
 import math
 import random
-from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
@@ -57,6 +58,17 @@ MAX_ANSWER = 64 << 10
 MAX_RETRY_AFTER_S = 30.0
 
 
+def _watch_for_reuse() -> aiohttp.TraceConfig:
+    """Return what tells a request, in its `trace_request_ctx`, that its connection is not new."""
+
+    async def reused(session: Any, context: SimpleNamespace, params: Any) -> None:
+        context.trace_request_ctx.append(True)
+
+    config = aiohttp.TraceConfig()
+    config.on_connection_reuseconn.append(reused)
+    return config
+
+
 class Session:
     """A session for one operation; use it with `async with`. It follows no redirects.
 
@@ -83,11 +95,15 @@ class Session:
             headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
+            trace_configs=[_watch_for_reuse()],
         )
+        # By itself it makes every GET again that breaks off: those would be uncounted attempts.
+        self._client._retry_connection = False
 
-    def request(
+    @asynccontextmanager
+    async def request(
         self, method: str, url: str | URL, headers: Mapping[str, str] | None = None, **body: Any
-    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Make a request; `async with` gives its answer."""
         told = dict(headers or {})
         # What is compared is what will be connected to.
@@ -95,7 +111,17 @@ class Session:
             told = {**self._headers, **told}
             if self._hostname:
                 body["server_hostname"] = self._hostname
-        return self._client.request(method, url, headers=told, allow_redirects=False, **body)
+        reused: list[bool] = []
+        body.update(headers=told, allow_redirects=False, trace_request_ctx=reused)
+        try:
+            response = await self._client.request(method, url, **body)
+        except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
+            if method == "POST" or not reused:
+                raise
+            # The server had closed a connection that waited: nothing came of this request yet.
+            response = await self._client.request(method, url, **body)
+        async with response:
+            yield response
 
     def get(
         self, url: str | URL, **options: Any
