@@ -217,7 +217,7 @@ class _Transfer:
             raise _Again(http.answered(status, text), status, retry_after)
         resumed = status == 206 and self._resumes()
         if status != 200 and not resumed:
-            text = await http.read_text(response)
+            text = await http.words(response)
             raise download.failed(http.answered(status, text), status, 1)
         if response.headers.get("Content-Encoding", "identity") != "identity":
             raise download.failed("the server compressed it, unasked", status, 1)

@@ -6,7 +6,8 @@ import asyncio
 import json
 import math
 import random
-from collections.abc import AsyncIterator, Mapping
+import socket
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -58,6 +59,29 @@ MAX_ANSWER = 64 << 10
 MAX_RETRY_AFTER_S = 30.0
 
 
+class _Socket(socket.socket):
+    """A socket that leaves it to its reader to find that the other end has gone.
+
+    A server that refuses an upload answers, and resets the connection while the body is still
+    coming: an event loop whose write fails then reads no more, and never hears why.
+    """
+
+    def send(self, data: Any, flags: int = 0) -> int:
+        try:
+            return super().send(data, flags)
+        except (BrokenPipeError, ConnectionResetError):
+            return len(data)
+
+    if hasattr(socket.socket, "sendmsg"):
+
+        def sendmsg(self, buffers: Iterable[Any], *more: Any) -> int:
+            buffers = list(buffers)
+            try:
+                return super().sendmsg(buffers, *more)
+            except (BrokenPipeError, ConnectionResetError):
+                return sum(map(len, buffers))
+
+
 def _watch_for_reuse() -> aiohttp.TraceConfig:
     """Return what tells a request, in its `trace_request_ctx`, that its connection is not new."""
 
@@ -90,7 +114,10 @@ class Session:
             self._headers = {"Authorization": server.authorization, **self._headers}
         self._hostname = tls.hostname if tls else ""
         self._client = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=tls.context if tls else True),
+            connector=aiohttp.TCPConnector(
+                ssl=tls.context if tls else True,
+                socket_factory=lambda address: _Socket(*address[:3]),
+            ),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=STALL_S, sock_read=STALL_S),
             headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
             cookie_jar=aiohttp.DummyCookieJar(),
