@@ -56,9 +56,10 @@ def again(job, e):
                     job.range = mark
         end = time.ticks_add(time.ticks_ms(), ms)
         try:
+            job.tick()  # also where there is no pause
             while ms > 0:
-                job.tick()
                 time.sleep_ms(min(ms, 50))
+                job.tick()
                 ms = time.ticks_diff(end, time.ticks_ms())
         except Fault:
             break  # the time is over: what came before says more

@@ -112,7 +112,9 @@ class Transport(TcpTransport):
 
     async def wait_closed(self) -> None:
         """Wait. Who is cancelled meanwhile cancels no other's wait for the same."""
-        await asyncio.shield(super().wait_closed())  # type: ignore[no-untyped-call]
+        writer: Any = self._io_writer  # whose own wait_closed awaits the same
+        if writer is not None:
+            await asyncio.shield(writer._protocol._get_close_waiter(writer))
 
     def __bool__(self) -> bool:
         return True  # so that nats-py connects this one, and makes none of its own
