@@ -15,7 +15,8 @@ What nats-py 2.16 does otherwise, and how it is met here:
 * A PING that waits is written in the next connection, whose PONGs are then one too many. `Broker`
   forgets it.
 * It leaves a dead connection only when that has taken what waits to be written. `Broker` drops it.
-* Malformed headers, which anybody may send, end its reading. `Broker` reads them itself.
+* Malformed headers and subjects that are no UTF-8, which anybody may send, end its reading, and
+  nobody is told. `Broker` reads them itself. Whatever else it can't read ends the connection.
 * What ends an attempt to reconnect with an unexpected exception ends all further ones. `Broker`
   lets out only those that are expected.
 * It heeds a server's limit for messages (max_payload) only as it was at the beginning.
@@ -41,6 +42,7 @@ import nats.errors
 from nats.aio.client import PING_PROTO, Client, Server, Srv
 from nats.aio.msg import Msg as NatsMsg
 from nats.aio.transport import TcpTransport
+from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
 
 from natsbridge.errors import INVALID_ARGUMENT, NATS_CONNECTION_FAILED, NATSBridgeError
 from natsbridge.headers import parse_headers
@@ -56,6 +58,9 @@ ROUND_S = 0.01
 LOOK_S = 0.1
 #: Seconds that cleaning up after a failed attempt may take.
 CLEANUP_S = 0.2
+#: Bytes of a message that no server's max_payload exceeds, and of a line (an INFO may be long).
+MAX_MESSAGE = 64 << 20
+MAX_LINE = 64 << 10
 _SCHEMES = ("nats", "tls", "ws", "wss")
 
 Event = Callable[[Exception], Awaitable[None]]
@@ -95,7 +100,7 @@ class Receiver:
 
 
 class Transport(TcpTransport):
-    """nats-py's, but for two things that asyncio wants otherwise."""
+    """nats-py's, but for three things that asyncio wants otherwise."""
 
     def writelines(self, payload: list[bytes]) -> None:
         """Write. In one: since CPython 3.12, `drain` does not wait for what came as a list."""
@@ -108,8 +113,31 @@ class Transport(TcpTransport):
             # asyncio knows of TLS only where it began so, and else warns at the end.
             self._io_writer.transport.get_protocol()._over_ssl = True  # type: ignore[attr-defined]
 
+    async def wait_closed(self) -> None:
+        """Wait. Who is cancelled meanwhile cancels no other's wait for the same."""
+        writer: Any = self._io_writer  # whose own wait_closed awaits the same
+        if writer is not None:
+            await asyncio.shield(writer._protocol._get_close_waiter(writer))
+
     def __bool__(self) -> bool:
         return True  # so that nats-py connects this one, and makes none of its own
+
+
+class Reading(Parser):
+    """nats-py's parser, for which what is no NATS is the end of the connection."""
+
+    async def parse(self, data: bytes = b"") -> None:
+        """Take what came. Raises what nats-py takes for the connection's end."""
+        try:
+            await super().parse(data)
+        except (nats.errors.ProtocolError, OSError):
+            raise
+        except Exception as e:
+            raise nats.errors.ProtocolError from e
+        if self.needed > MAX_MESSAGE or (
+            self.state == AWAITING_CONTROL_LINE and len(self.buf) > MAX_LINE
+        ):
+            raise nats.errors.ProtocolError
 
 
 class Backoff:
@@ -177,6 +205,7 @@ class Broker(Client):
 
     def __init__(self, nkey: str = "", demands_tls: bool = False) -> None:
         super().__init__()
+        self._ps = Reading(self)
         self._public_nkey = nkey or None
         self.arrivals = itertools.count()
         self.demands_tls = demands_tls
@@ -200,6 +229,8 @@ class Broker(Client):
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         server = self._current_server
+        if initial_connection and not isinstance(info.get("max_payload", 0), int):
+            raise nats.errors.ProtocolError
         if initial_connection and server is not None:
             scheme = server.uri.scheme
             encrypted = scheme == "wss" or self.options["tls_handshake_first"]
@@ -216,8 +247,10 @@ class Broker(Client):
     ) -> None:
         sub = self._subs.get(sid)
         receiver = getattr(sub and sub._cb, "__self__", None)
+        to, answer_to = subject.decode(errors="replace"), reply.decode(errors="replace")
         if sub is None or not isinstance(receiver, Receiver):
-            await super()._process_msg(sid, subject, reply, data, headers)  # type: ignore[arg-type]
+            names = to.encode(), answer_to.encode()
+            await super()._process_msg(sid, *names, data, headers)  # type: ignore[arg-type]
             return
         self.stats["in_msgs"] += 1
         self.stats["in_bytes"] += len(data)
@@ -226,7 +259,7 @@ class Broker(Client):
             self._remove_sub(sid)
             sub._stop_processing()
         number = next(self.arrivals)
-        receiver._arrived(number, subject.decode(), reply.decode(), data, headers or None)
+        receiver._arrived(number, to, answer_to, data, headers or None)
 
     async def _process_headers(self, headers: bytes | None) -> dict[str, str] | None:
         self.block = headers or None

@@ -6,8 +6,10 @@ import asyncio
 import json
 import math
 import random
-from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
+import socket
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
@@ -55,6 +57,40 @@ SILENT = ("", "internal server error")
 MAX_ANSWER = 64 << 10
 
 
+class _Socket(socket.socket):
+    """A socket that leaves it to its reader to find that the other end has gone.
+
+    A server that refuses an upload answers, and resets the connection while the body is still
+    coming: an event loop whose write fails then reads no more, and never hears why.
+    """
+
+    def send(self, data: Any, flags: int = 0) -> int:
+        try:
+            return super().send(data, flags)
+        except (BrokenPipeError, ConnectionResetError):
+            return len(data)
+
+    if hasattr(socket.socket, "sendmsg"):
+
+        def sendmsg(self, buffers: Iterable[Any], *more: Any) -> int:
+            buffers = list(buffers)
+            try:
+                return super().sendmsg(buffers, *more)
+            except (BrokenPipeError, ConnectionResetError):
+                return sum(map(len, buffers))
+
+
+def _watch_for_reuse() -> aiohttp.TraceConfig:
+    """Return what tells a request, in its `trace_request_ctx`, that its connection is not new."""
+
+    async def reused(session: Any, context: SimpleNamespace, params: Any) -> None:
+        context.trace_request_ctx.append(True)
+
+    config = aiohttp.TraceConfig()
+    config.on_connection_reuseconn.append(reused)
+    return config
+
+
 class Session:
     """A session for one operation; use it with `async with`. It follows no redirects.
 
@@ -76,18 +112,23 @@ class Session:
             self._headers = {"Authorization": server.authorization, **self._headers}
         self._hostname = tls.hostname if tls else ""
         self._client = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=tls.context if tls else True),
+            connector=aiohttp.TCPConnector(
+                ssl=tls.context if tls else True,
+                socket_factory=lambda address: _Socket(*address[:3]),
+            ),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=STALL_S, sock_read=STALL_S),
             headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
+            trace_configs=[_watch_for_reuse()],
         )
-        # A GET or DELETE whose connection broke would be sent again unseen, and not be counted.
+        # By itself it makes every GET again that breaks off: those would be uncounted attempts.
         self._client._retry_connection = False
 
-    def request(
+    @asynccontextmanager
+    async def request(
         self, method: str, url: str | URL, headers: Mapping[str, str] | None = None, **body: Any
-    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Make a request; `async with` gives its answer."""
         told = dict(headers or {})
         # What is compared is what will be connected to.
@@ -95,7 +136,17 @@ class Session:
             told = {**self._headers, **told}
             if self._hostname:
                 body["server_hostname"] = self._hostname
-        return self._client.request(method, url, headers=told, allow_redirects=False, **body)
+        reused: list[bool] = []
+        body.update(headers=told, allow_redirects=False, trace_request_ctx=reused)
+        try:
+            response = await self._client.request(method, url, **body)
+        except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
+            if method == "POST" or not reused:
+                raise
+            # The server had closed a connection that waited: nothing came of this request yet.
+            response = await self._client.request(method, url, **body)
+        async with response:
+            yield response
 
     def get(
         self, url: str | URL, **options: Any

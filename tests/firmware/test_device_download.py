@@ -371,6 +371,14 @@ got(allow=allow)
         assert run(server, script)[1][0] == "URL_NOT_ALLOWED"
 
 
+@pytest.mark.parametrize("status", [300, 304, 305, 306])
+def test_only_redirects_are_followed(status):
+    with ScriptedServer([answer(b"", status, "Location: /other")], [answer(BODY)]) as server:
+        [[code, _, details], _] = run(server, "got()")
+        assert server.connections == 1
+    assert (code, details["status"]) == ("DOWNLOAD_FAILED", status)
+
+
 def test_a_redirect_without_a_location_is_an_error():
     with ScriptedServer([answer(b"", 301)]) as server:
         [[code, _, details], _] = run(server, "got()")
