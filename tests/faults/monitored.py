@@ -61,15 +61,28 @@ class MonitoredBroker:
                 return told
         return {}
 
-    def clients(self) -> dict[str, list[str]]:
-        """The subjects of each client's subscriptions, by its name; "" for one without."""
-        found = self.ask("connz?subs=1").get("connections", [])
-        return {c.get("name", ""): sorted(c.get("subscriptions_list", [])) for c in found}
+    def clients(self, after: int = 0) -> dict[str, list[str]]:
+        """The subjects of each client's subscriptions, by its name; "" for one without.
 
-    def wait_for(self, clients: dict[str, list[str]], wait_s: float = PATIENCE_S) -> None:
+        after: the number of a connection. Only those that came later count.
+        """
+        found = self.ask("connz?subs=1").get("connections", [])
+        return {
+            c.get("name", ""): sorted(c.get("subscriptions_list", []))
+            for c in found
+            if c["cid"] > after
+        }
+
+    def last(self) -> int:
+        """The number of its last connection."""
+        return max((c["cid"] for c in self.ask("connz")["connections"]), default=0)
+
+    def wait_for(
+        self, clients: dict[str, list[str]], wait_s: float = PATIENCE_S, after: int = 0
+    ) -> None:
         """Wait until these, and no others, have these subscriptions."""
         deadline = time.monotonic() + wait_s
-        while (now := self.clients()) != clients:
+        while (now := self.clients(after)) != clients:
             assert time.monotonic() < deadline, now
             time.sleep(0.01)
 

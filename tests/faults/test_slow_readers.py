@@ -84,6 +84,7 @@ def test_a_reader_that_is_cut_in_the_middle_of_a_message_is_told_and_comes_back(
         Side(side, "slow_device.py", tmp_path, "take", broker.url, "", "1") as peer,
     ):
         assert peer.line() == "ready"
+        before = broker.last()
         peer.process.send_signal(signal.SIGSTOP)
         send(broker, *((size, n) for n in range(count)))
         deadline = time.monotonic() + PATIENCE_S
@@ -91,7 +92,7 @@ def test_a_reader_that_is_cut_in_the_middle_of_a_message_is_told_and_comes_back(
             assert time.monotonic() < deadline, "the server cut nobody"
             time.sleep(0.05)
         peer.process.send_signal(signal.SIGCONT)
-        broker.wait_for({"peer": ["slow.*"]})
+        broker.wait_for({"peer": ["slow.*"]}, after=before + 1)
         send(broker, (300, 999))
         lines = lines_until(peer, "took 999")
         peer.end()

@@ -79,11 +79,12 @@ def test_it_goes_on_when_the_broker_does(
     with peer(side, tmp_path, broker.url, True, INTERVAL_S) as one:
         assert told(one.line()) == ["ready", broker.url]
         broker.wait_for({"peer": ["stopped"]})
+        before = broker.last()
         one.say()
         broker.signal(signal.SIGSTOP)
         assert wait_for_loss(one, NOTICED_S) <= NOTICED_S
         broker.signal(signal.SIGCONT)
-        broker.wait_for({"peer": ["stopped"]})
+        broker.wait_for({"peer": ["stopped"]}, after=before)
         with sync.connect(broker.url) as nc:
             nc.publish("stopped", b"again")
             nc.flush()
