@@ -33,13 +33,13 @@ from figures import Figures
 from harness import PACKAGE, load_firmware
 from natsbridge import broker, http
 from scale import runs
+from sides import SIDES
 
 DEVICES = 1000
 #: Seconds that an outage takes.
 OUTAGES = (0.5, 1, 2, 5, 10, 30, 60)
 #: Those of a broker that was only restarted.
 SHORT = (0.1, 0.25, 0.5, 1)
-SIDES = ("device", "host")
 #: ms, connect's defaults.
 DELAYS = (100, 5000)
 
