@@ -32,7 +32,6 @@ HEADS = runs(1, 70, 10)
 TIMEOUT_S = 0.3
 SOON_S = 6
 DOCUMENTED = {"DOWNLOAD_FAILED", "INTEGRITY_ERROR", "URL_NOT_ALLOWED"}
-SUBJECT = "faults.downloads"
 SIZES = (2, 3, 100, 1023, 1024, 1025, 4096, 20_000)
 
 
@@ -106,35 +105,16 @@ def tallies(figures: Figures) -> Iterator[dict[str, Tally]]:
         tally.note(figures, 6, f"downloads-{side}")
 
 
-class Devices:
-    """The device; another one, where it has gone."""
-
-    def __init__(self, broker: str, folder: Path) -> None:
-        self._place = broker, SUBJECT, folder
-        self.folder = folder
-        self._now: Device | None = None
-
-    def get(self) -> Device:
-        if self._now is None or not self._now.alive:
-            self.close()
-            self._now = Device(*self._place)
-        return self._now
-
-    def close(self) -> None:
-        if self._now is not None:
-            self._now.close()
-
-
 @pytest.fixture(scope="module")
-def devices(nats_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Devices]:
-    both = Devices(nats_url, tmp_path_factory.mktemp("device"))
-    yield both
-    both.close()
+def device(nats_url: str) -> Iterator[Device]:
+    it = Device(nats_url, "faults.downloads")
+    yield it
+    it.close()
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_device_gets_the_right_bytes_or_an_error_from(
-    name: str, devices: Devices, tallies: dict[str, Tally]
+    name: str, device: Device, tallies: dict[str, Tally], tmp_path: Path
 ) -> None:
     case = CASES[name]
     rng = dice(name)
@@ -144,15 +124,16 @@ def test_the_device_gets_the_right_bytes_or_an_error_from(
         outcome, s = "bad", 0.0
         try:
             with ScriptedServer(*download.script) as server:
-                got = devices.get().do(
+                got = device.do(
                     download.message(server.url),
                     do="receive",
+                    folder=str(tmp_path),
                     files=server.url,
                     retries=download.retries,
                     timeout=download.timeout,
                 )
                 s = got["ms"] / 1000
-            outcome = download.judge(got, server, devices.folder, s)
+            outcome = download.judge(got, server, tmp_path, s)
         finally:
             tallies["device"].add(name, outcome, s)
 

@@ -281,8 +281,8 @@ def tallies(figures: Figures) -> Iterator[dict[str, Tally]]:
 
 
 @pytest.fixture(scope="module")
-def device(nats_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Device]:
-    it = Device(nats_url, "faults.uploads", tmp_path_factory.mktemp("device"))
+def device(nats_url: str) -> Iterator[Device]:
+    it = Device(nats_url, "faults.uploads")
     yield it
     it.close()
 
