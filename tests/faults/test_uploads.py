@@ -19,9 +19,10 @@ from typing import Any
 import pytest
 
 import natsbridge
+from answers import head
 from figures import Figures
 from jobs import Device, Tally
-from misbehaviours import AGAIN, EITHER, FINAL, GOOD, LATE, head
+from misbehaviours import AGAIN, EITHER, FINAL, GOOD, LATE
 from natsbridge import plik
 from natsbridge.errors import NATSBridgeError
 from plik_store import Fault, Store, body, said
