@@ -463,6 +463,24 @@ class TestLosing:
         assert before_ping == [published]
         await nc.close()
 
+    async def test_servers_that_are_none_do_not_end_the_reading(self, fake_nats: FakeNats) -> None:
+        odd = b'["[::1", 5, null, "", "u:p@h:1", "h:x", "h:70000", "127.0.0.1:4222"]'
+        answered = asyncio.Event()
+
+        async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(INFO % b"")
+            await reader.readuntil(b"PING\r\n")
+            writer.write(b"PONG\r\n")
+            for urls in (odd, b"5", b"null", b'{"a":1}', odd):
+                writer.write(INFO % (b',"connect_urls":' + urls) + b"PING\r\n")
+                await reader.readuntil(b"PONG\r\n")
+            answered.set()
+            await reader.read()
+
+        async with await natsbridge.connect(await fake_nats(talk)) as nc:
+            await asyncio.wait_for(answered.wait(), 5)
+            assert [s.uri.netloc for s in nc.client._server_pool[1:]] == ["127.0.0.1:4222"]
+
     @pytest.mark.parametrize("lost", [False, True])
     async def test_close_ends_what_connects_again(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: bool
