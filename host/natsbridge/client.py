@@ -499,12 +499,10 @@ class Connection:
         tasks = list(self._tasks)
         try:
             if self._broker is not None:
-                await asyncio.wait_for(self._broker.close(), CLOSE_S)
+                await self._broker.end(CLOSE_S)
         except (nats.errors.Error, OSError, asyncio.TimeoutError, RuntimeError) as e:
             logger.warning("closing the connection to %s: %s", self.url, e or "no answer")
         finally:
-            if self._broker is not None:
-                self._broker.abort()
             for task in tasks:
                 task.cancel()
         if tasks:
