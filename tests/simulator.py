@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import hashlib
 import json
 import os
 import pty
@@ -70,6 +71,9 @@ class Simulator:
         self._told = {**OPTIONS, **told}
         self._left = self._told["bytes"]
         self._operations = self._told["operations"]
+        chip = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:16]
+        #: What a start of its own knows of the ones before.
+        self._start_told = {"chip": chip, "powered_on": True}
         self._attach()
 
     # -- its port
@@ -100,7 +104,9 @@ class Simulator:
         tty.setraw(side)
         environment = {
             **os.environ,
-            "SIMULATED": json.dumps({**self._told, "operations": self._operations, "main": main}),
+            "SIMULATED": json.dumps(
+                {**self._told, **self._start_told, "operations": self._operations, "main": main}
+            ),
             "MICROPYPATH": ".frozen",
         }
         self._process = subprocess.Popen(
@@ -139,6 +145,7 @@ class Simulator:
 
     def _hard_reset(self) -> None:
         self._watchdog_end = None
+        self._start_told["powered_on"] = False
         if self._told["usb"]:
             self._detach()
             time.sleep(AWAY_S)

@@ -32,7 +32,11 @@ async def _logs(out: Output, port: str) -> None:
         out.record(line=line)
         out.line(clean(line))
 
+    def away(is_so: bool) -> None:
+        out.warn(f"{port} is away: waiting for it." if is_so else f"{port} is back.")
+
     port = await find_port(out, port)
     await console.check(port)
-    async with console.follow(port, show):
+    out.line(f"Following {port} until Ctrl-C:")
+    async with console.follow(port, show, away):
         await asyncio.Event().wait()
