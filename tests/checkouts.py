@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import struct
 import subprocess
 import textwrap
 from collections.abc import Callable
@@ -136,6 +137,12 @@ def flashed(run: Inside) -> dict[str, Any]:
     """What `flash --json` did."""
     [said] = [r["flashed"] for r in run.records if "flashed" in r]
     return dict(said)
+
+
+def uf2(family: int, flags: int = 0x2000) -> bytes:
+    """A block of an image for a chip."""
+    head = struct.pack("<IIIIIIII", 0x0A324655, 0x9E5D5157, flags, 0x10000000, 256, 0, 1, family)
+    return head.ljust(508, b"\0") + struct.pack("<I", 0x0AB16F30)
 
 
 #: In the place of mpremote: it notes its command lines, and shows ports that are not there.

@@ -262,6 +262,7 @@ class Simulator:
             self._watchdog_end = time.monotonic() + int(text.split()[1]) / 1000
 
     _watchdog_end: float | None = None
+    pressed = False  # its reset button
 
     def run(self) -> None:
         """Be a board until the power fails."""
@@ -282,7 +283,9 @@ class Simulator:
             sources.append(self._end)
         wants = [self._cable] if self._unread else []
         ready, writable, _ = select.select(sources, wants, [], 0.1)
-        if self._watchdog_end is not None and time.monotonic() > self._watchdog_end:
+        bites = self._watchdog_end is not None and time.monotonic() > self._watchdog_end
+        if bites or self.pressed:
+            self.pressed = False
             self._kill()
             self._hard_reset()
             return
@@ -339,6 +342,10 @@ class Board:
         self._process.stdin.write(b"\n")
         self._process.stdin.flush()
 
+    def press_reset(self) -> None:
+        """Press its reset button."""
+        self._process.send_signal(signal.SIGUSR1)
+
     def lost_power(self, patience: float = 10) -> bool:
         """Tell whether it has lost its power, or is losing it."""
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -379,6 +386,7 @@ def main() -> None:
     folder, *rest = sys.argv[1:]
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     simulator = Simulator(Path(folder), **json.loads(rest[0] if rest else "{}"))
+    signal.signal(signal.SIGUSR1, lambda *_: setattr(simulator, "pressed", True))
     try:
         print(simulator.port, flush=True)
         simulator.run()

@@ -13,7 +13,6 @@ import random
 import re
 import shutil
 import signal
-import struct
 import subprocess
 import sys
 import threading
@@ -25,7 +24,7 @@ from typing import Any
 import pytest
 
 import natsbridge as package
-from checkouts import PICO, ROOT, SECRET, Checkout, Flash, flashed, tree
+from checkouts import PICO, ROOT, SECRET, Checkout, Flash, flashed, tree, uf2
 from command import Broker, Inside, Runner, fits, lines_of_screen, until
 from conftest import free_ports
 from device import MICROPYTHON, compiled
@@ -692,12 +691,6 @@ def described(name: str) -> Description:
     """What boards/ says of a board."""
     text = (ROOT / "boards" / name / "board.json").read_text()
     return Description.parse(name, text)
-
-
-def uf2(family: int, flags: int = 0x2000) -> bytes:
-    """A block of an image for a chip."""
-    head = struct.pack("<IIIIIIII", 0x0A324655, 0x9E5D5157, flags, 0x10000000, 256, 0, 1, family)
-    return head.ljust(508, b"\0") + struct.pack("<I", 0x0AB16F30)
 
 
 @pytest.mark.parametrize(

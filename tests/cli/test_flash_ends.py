@@ -12,7 +12,7 @@ import pytest
 
 from checkouts import Checkout, Flash, tree
 from command import Runner, fits, until
-from natsbridge.flashing import link
+from natsbridge.flashing import console, link
 from natsbridge.flashing.link import Link, MpremoteError, fault
 from simulator import Board
 
@@ -161,41 +161,56 @@ def test_what_is_no_port_is_told(tmp_path: Path) -> None:
         assert word in fault(port, "mpremote: failed to access it").message
 
 
-def test_a_board_that_does_not_answer_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its program ignores Ctrl-C until somebody presses the reset button, and the port goes."""
-    errors = [
-        "could not enter raw repl",
-        "SerialException: disconnected",
-        "could not enter raw repl",
-    ]
-    left: list[str] = []
+@pytest.mark.parametrize("errors", [1, 2])
+def test_a_board_that_does_not_answer_is_tried_once_more(
+    errors: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = ["could not enter raw repl", "device disconnected"][:errors]
     seen: list[str] = []
 
     async def mpremote(*words: str, port: str, **options: object) -> str:
         seen.append(words[2])
         if left:
             raise fault(port, left.pop(0))
-        return "board nonsense"
+        return "nonsense"
+
+    async def interrupt(port: str, patience: float) -> None:
+        seen.append("interrupt")
 
     async def survey() -> None:
         board = Link("rfc2217://h", lambda: seen.append("told"))
         try:
             await board.survey()
         finally:
-            assert board.touched == (len(left) == 0 and seen[-1] == "exec" and not failed)
             await board.release()
 
     monkeypatch.setattr(link, "mpremote", mpremote)
-    monkeypatch.setattr(link, "SETTLE_S", 0)
-    failed, left[:] = False, errors[:2]
-    with pytest.raises(MpremoteError, match="no answer that makes sense"):
+    monkeypatch.setattr(console, "interrupt", interrupt)
+    with pytest.raises(MpremoteError, match="no answer that makes" if errors == 1 else "was lost"):
         asyncio.run(survey())
-    assert seen == ["exec", "told", "exec", "told", "exec", "exec"]  # at last its release
-    seen.clear()
-    failed, left[:] = True, errors
-    with pytest.raises(MpremoteError, match="may ignore Ctrl-C, then press the reset button"):
-        asyncio.run(survey())
-    assert seen == ["exec", "told", "exec", "told", "exec"]  # nothing stood still
+    # What did answer is released.
+    tried = ["exec", "told", "interrupt", "exec"]
+    assert seen == [*tried, *(["exec"] if errors == 1 else [])]
+
+
+@pytest.mark.long
+def test_a_program_that_ignores_ctrl_c_is_replaced_when_reset_is_pressed(
+    flash: Flash, bare: Runner, checkouts: tuple[Checkout, Checkout], disk: Path
+) -> None:
+    (disk / "main.py").write_text(
+        "import time\nwhile True:\n    try:\n        while True:\n            print('deaf')\n"
+        "            time.sleep(0.1)\n    except BaseException:\n        pass\n"
+    )
+    with Board(disk) as board:
+        board.prints("deaf")
+        words = ["flash", "unix", "--boards", checkouts[0].boards, "--device", board.port]
+        words += ["--no-wait", "--set", "broker=nats://h", "--set", "fileserver_url="]
+        running = bare.start(*words)
+        running.says("The board does not answer.")
+        board.press_reset()
+        running.wait().ended()
+        board.prints(r"program old as unix\s")
+    assert "main.old.py" in tree(disk)
 
 
 def test_what_no_option_can_be(bare: Runner) -> None:

@@ -228,8 +228,8 @@ class _Flash:
         if not self.told_of_trouble:
             self.told_of_trouble = True
             self.out.text(
-                "The board does not answer yet: trying again. If its program ignores Ctrl-C, press"
-                " its reset button now."
+                "The board does not answer. If its program ignores Ctrl-C, press its reset button"
+                " now; it is tried again."
             )
 
     async def _port(self, board: Board) -> str:

@@ -1,4 +1,4 @@
-"""What a board prints, read from its port without disturbing its program."""
+"""A port without mpremote: what a board prints, and Ctrl-C for one that is deaf to a single one."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from natsbridge.flashing.link import fault
-
-__all__ = ["check", "follow"]
+__all__ = ["follow", "interrupt", "open_port"]
 
 #: Seconds between looks at whether the reader shall end.
 LOOK_S = 0.2
@@ -19,11 +17,15 @@ LOOK_S = 0.2
 BACK_S = 0.01
 #: Seconds after which somebody is told that a port is away; a reset takes less.
 AWAY_S = 3.0
+#: Seconds between two Ctrl-C.
+TYPE_S = 0.02
+#: How a prompt ends.
+PROMPTS = (b">>> ", b"\n>")
 #: Longest line that is kept; a board prints what it likes.
 LINE = 1000
 
 
-def _open(port: str) -> Any:
+def open_port(port: str) -> Any:
     """Return the port, opened as mpremote does it: boards with a UART are not reset by it."""
     import serial
 
@@ -47,7 +49,7 @@ def _read(
     since, told = time.monotonic(), False
     while not end.is_set():
         try:
-            with contextlib.closing(_open(port)) as opened:
+            with contextlib.closing(open_port(port)) as opened:
                 if told:
                     on_away(False)
                     told = False
@@ -67,19 +69,34 @@ def _read(
             time.sleep(BACK_S)
 
 
-async def check(port: str) -> None:
-    """Open a port, and close it again.
+def _interrupt(port: str, end: threading.Event) -> None:
+    """Type Ctrl-C until there is a prompt, or until `end`; the port may go and come back."""
+    while not end.is_set():
+        try:
+            with contextlib.closing(open_port(port)) as opened:
+                said = b""
+                while not end.is_set() and not said.endswith(PROMPTS):
+                    opened.write(b"\x03")
+                    time.sleep(TYPE_S)
+                    said = (said + opened.read(opened.in_waiting))[-LINE:]
+                return
+        except Exception:  # as in _read
+            time.sleep(BACK_S)
 
-    Raises:
-        NATSBridgeError: `INVALID_ARGUMENT`: there is none, it is in use, or pyserial, which
-            mpremote brings along, is not there.
+
+async def interrupt(port: str, patience: float) -> None:
+    """Type Ctrl-C for so many seconds, or until there is a prompt.
+
+    A program that ignores it does not do so before it runs: right after a reset.
     """
+    end = threading.Event()
+    thread = threading.Thread(target=_interrupt, args=(port, end), daemon=True)
+    thread.start()
     try:
-        (await asyncio.to_thread(_open, port)).close()
-    except ImportError:
-        raise fault(port, "No module named mpremote") from None
-    except OSError:  # serial's own are, too
-        raise fault(port, "could not open port") from None
+        await asyncio.wait_for(asyncio.to_thread(thread.join, patience), patience + 1)
+    finally:
+        end.set()
+        await asyncio.to_thread(thread.join)
 
 
 @contextlib.asynccontextmanager

@@ -15,18 +15,21 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from natsbridge.errors import INVALID_ARGUMENT, NATSBridgeError
-from natsbridge.flashing import scripts
+from natsbridge.flashing import console, scripts
 from natsbridge.flashing.plan import Found, Plan
 
-__all__ = ["Link", "MpremoteError", "Port", "fault", "is_there", "last_line", "ports"]
+__all__ = ["Link", "MpremoteError", "Port", "check", "fault", "is_there", "last_line", "ports"]
 
 #: Seconds for an answer of the board, and bytes a second that the slowest cable carries.
 ANSWER_S = 60.0
 SLOWEST = 500
-#: Attempts to reach a board that starts just now.
-ATTEMPTS = 3
+#: Seconds for the first line of an answer; mpremote waits for ever where a program goes on.
+FIRST_S = 12.0
+#: Seconds in which somebody can press the reset button of a board that does not answer.
+INTERRUPT_S = 15.0
 #: Seconds that a reset takes to begin.
 SETTLE_S = 0.5
 #: Seconds for its port to come back after a reset, and when all that matters is that it goes on.
@@ -41,8 +44,8 @@ _FAULTS = (
     (
         "could not enter raw repl",
         "what is at the port does not answer as MicroPython does",
-        "its program may ignore Ctrl-C, then press the reset button while this is tried again; or"
-        " it has no MicroPython, then install it with --image FILE",
+        "if its program ignores Ctrl-C, press its reset button when you are told to; if it has no"
+        " MicroPython, install it with --image FILE",
     ),
     (
         "disconnected|SerialException|Input/output error|Errno 5\\b|Errno 6\\b|timeout waiting",
@@ -129,12 +132,17 @@ def is_there(port: str) -> bool:
 
 
 async def mpremote(
-    *words: str, port: str, limit: float, on_line: Callable[[str], None] | None = None
+    *words: str,
+    port: str,
+    limit: float,
+    first: float | None = None,
+    on_line: Callable[[str], None] | None = None,
 ) -> str:
     """Run mpremote: what it prints.
 
     Raises:
-        MpremoteError: it failed, or was not done within `limit` seconds.
+        MpremoteError: it failed, was not done within `limit` seconds, or did not print its first
+            line within `first`.
     """
     child = await asyncio.create_subprocess_exec(
         *(sys.executable, "-u", "-m", "mpremote", *words),
@@ -148,11 +156,16 @@ async def mpremote(
     lines: list[str] = []
 
     async def read(stream: asyncio.StreamReader) -> None:
-        async for raw in stream:
+        try:
+            raw = await asyncio.wait_for(stream.readline(), first)
+        except asyncio.TimeoutError:
+            raise fault(port, "could not enter raw repl") from None
+        while raw:
             line = raw.decode(errors="replace").rstrip("\r\n")
             lines.append(line)
             if on_line:
                 on_line(line)
+            raw = await stream.readline()
 
     try:
         await asyncio.wait_for(read(child.stdout), limit)
@@ -170,6 +183,21 @@ async def mpremote(
     if code != 0:
         raise fault(port, "\n".join(lines))
     return "\n".join(lines)
+
+
+async def check(port: str) -> None:
+    """Open a port, and close it again.
+
+    Raises:
+        MpremoteError: there is none, it is in use, or pyserial, which mpremote brings along, is
+            not there.
+    """
+    try:
+        (await asyncio.to_thread(console.open_port, port)).close()
+    except ImportError:
+        raise fault(port, "No module named mpremote") from None
+    except OSError:  # serial's own are, too
+        raise fault(port, "could not open port") from None
 
 
 async def ports() -> list[Port]:
@@ -190,7 +218,7 @@ async def ports() -> list[Port]:
 class Link:
     """A board at a port.
 
-    on_trouble: is told that it does not answer, while it is tried again.
+    on_trouble: is told when it does not answer, before it is tried again.
     """
 
     def __init__(self, port: str, on_trouble: Callable[[], None] = lambda: None) -> None:
@@ -202,8 +230,7 @@ class Link:
         self.switched = False
         self._on_trouble = on_trouble
 
-    async def _run(self, *words: str, limit: float = 0, **options: Callable[[str], None]) -> str:
-        limit = limit or ANSWER_S
+    async def _run(self, *words: str, limit: float = ANSWER_S, **options: Any) -> str:
         line = ("connect", self.port, *words)
         return await mpremote(*line, port=self.port, limit=limit, **options)
 
@@ -219,7 +246,7 @@ class Link:
         except _NotYet:
             self.touched = False  # whatever runs there did not stand still
             raise
-        if said.strip() == "pause":
+        if said.split()[-1:] == ["pause"]:
             self._resets = True
             with contextlib.suppress(MpremoteError):  # its port may be gone before mpremote is
                 await self._run("reset")
@@ -233,13 +260,15 @@ class Link:
             raise MpremoteError(why) from None
 
     async def _ask(self, *words: str) -> str:
-        """Run mpremote, also on a board that starts just now, as when its button is pressed."""
-        for _ in range(ATTEMPTS - 1):
-            with contextlib.suppress(_NotYet):
-                return await self._run(*words)
-            self._on_trouble()
-            await self.back()
-        return await self._run(*words)
+        """Run mpremote with a script that prints something at once.
+
+        Once more on a board that starts just now, or that somebody has to start for it.
+        """
+        with contextlib.suppress(_NotYet):
+            return await self._run(*words, first=FIRST_S)
+        self._on_trouble()
+        await console.interrupt(self.port, INTERRUPT_S)
+        return await self._run(*words, first=FIRST_S)
 
     async def back(self, patience: float = BACK_S) -> None:
         """Wait for the port, which a reset can take away."""
@@ -305,6 +334,7 @@ class Link:
             with contextlib.suppress(MpremoteError):
                 if self._resets:
                     await self.back(RELEASE_S)
+                self._on_trouble = lambda: None
                 await self._ask("exec", scripts.UNPAUSE, "+", "reset")
         self.touched = False
 

@@ -10,6 +10,9 @@ from collections.abc import Sequence
 
 __all__ = ["UNPAUSE", "activate", "prepare", "remove", "survey"]
 
+#: What is said at once: it runs.
+_HERE = "print('here')"
+
 _FILES = """
 import gc, hashlib, json, os, sys
 from binascii import hexlify
@@ -75,13 +78,16 @@ if watched:
 """
 
 #: Have the next start be one as always.
-UNPAUSE = """
+UNPAUSE = (
+    _HERE
+    + """
 import os
 try:
     os.remove("pause")
 except OSError:
     pass
 """
+)
 
 _SURVEY = """
 def walk(path):
@@ -123,7 +129,7 @@ print("board", json.dumps({"version": list(i[1][:3]), "mpy": getattr(i, "_mpy", 
 
 def survey(paused: bool) -> str:
     """Return the script that tells what is there: "pause" if the board has to be reset first."""
-    return _FILES + _CONFIG + ("" if paused else _PAUSE) + _SURVEY
+    return _HERE + _FILES + _CONFIG + ("" if paused else _PAUSE) + _SURVEY
 
 
 _PREPARE = (
