@@ -154,7 +154,7 @@ def serve(answers: list[bytes], sizes: list[int]) -> None:
 aiohttp.TCPConnector._create_connection = connect  # type: ignore[method-assign]
 plik.ATTEMPTS = 2
 plik.BASE_DELAY = 0
-http.MAX_RETRY_AFTER_S = 0
+plik.MAX_DELAY = 0
 
 
 def envelope_host(data: bytes) -> str:
