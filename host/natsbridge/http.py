@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import math
 import random
@@ -13,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
 from natsbridge.errors import INVALID_ARGUMENT, NATSBridgeError
@@ -53,10 +55,9 @@ ADVICE = {
 }
 #: What Plik tells instead of its reasons, a full disk among them.
 SILENT = ("", "internal server error")
+NO_HTTP = "what answers there does not speak HTTP"
 #: Bytes of an answer that is not a payload.
 MAX_ANSWER = 64 << 10
-#: Seconds that a server may ask us to wait, at most.
-MAX_RETRY_AFTER_S = 30.0
 
 
 class _Socket(socket.socket):
@@ -93,6 +94,17 @@ def _watch_for_reuse() -> aiohttp.TraceConfig:
     return config
 
 
+class _Protocol(ResponseHandler):
+    """aiohttp's, in which who reads a body that turns out to be no HTTP waits for ever (3.14)."""
+
+    def set_exception(self, exc: BaseException, *cause: Any) -> None:
+        """Tell whoever waits that the connection is at its end."""
+        super().set_exception(exc, *cause)
+        body = self._payload
+        if body is not None and not body.is_eof() and body.exception() is None:
+            body.set_exception(aiohttp.ClientPayloadError(NO_HTTP))
+
+
 class Session:
     """A session for one operation; use it with `async with`. It follows no redirects.
 
@@ -113,11 +125,14 @@ class Session:
         if server and server.login:
             self._headers = {"Authorization": server.authorization, **self._headers}
         self._hostname = tls.hostname if tls else ""
+        connector = aiohttp.TCPConnector(
+            ssl=tls.context if tls else True,
+            socket_factory=lambda address: _Socket(*address[:3]),
+        )
+        loop = asyncio.get_running_loop()
+        connector._factory = functools.partial(_Protocol, loop=loop)  # type: ignore[assignment]
         self._client = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                ssl=tls.context if tls else True,
-                socket_factory=lambda address: _Socket(*address[:3]),
-            ),
+            connector=connector,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=STALL_S, sock_read=STALL_S),
             headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -213,20 +228,20 @@ async def pause(attempt: int, base_delay: float, max_delay: float, retry_after: 
     Args:
         attempt: how many have failed, from 1.
         base_delay: ms after the first; doubled after each.
-        max_delay: ms at most.
+        max_delay: ms at most, whatever the server asks for.
         retry_after: the server's Retry-After in seconds, or "" (dates are not understood).
     """
-    delay = min(base_delay * 2 ** min(attempt - 1, 32), max_delay) / 1000
-    delay *= random.uniform(0.75, 1.25)  # many devices must not come back in step
+    delay = min(base_delay * 2 ** min(attempt - 1, 32), max_delay)
+    delay *= random.uniform(0.25, 1)  # many devices must not come back in step
     if retry_after.isascii() and retry_after.isdigit() and len(retry_after) < 9:
-        delay = max(delay, min(float(retry_after), MAX_RETRY_AFTER_S))
-    await asyncio.sleep(delay)
+        delay = max(delay, min(float(retry_after) * 1000, max_delay))
+    await asyncio.sleep(delay / 1000)
 
 
 def describe(e: BaseException) -> str:
     """Return what a connection fault was, never empty and of one line."""
     if isinstance(e, aiohttp.ClientResponseError):
-        return "what answers there does not speak HTTP"  # and what it said may be long
+        return NO_HTTP  # and what it said may be long
     if isinstance(e, asyncio.TimeoutError):
         return f"no byte moved for {STALL_S:g} s"
     return str(e) or type(e).__name__

@@ -233,7 +233,7 @@ class TestDelays:
     async def test_retry_after_is_honoured(self, scripted: ScriptedHttp) -> None:
         scripted.answers = [scripted.answer(503, b"", "Retry-After: 1"), ok()]
         start = time.monotonic()
-        assert await fetch(scripted) == DATA
+        assert await fetch(scripted, max_delay=2000) == DATA
         assert time.monotonic() - start >= 1
 
     async def test_delays_double_up_to_the_maximum(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,7 +247,9 @@ class TestDelays:
             await http.pause(attempt, 100, 5000)
         await http.pause(1, 100, 5000, "99999")
         await http.pause(1, 100, 5000, "junk")
-        assert waited == [pytest.approx(s, rel=0.26) for s in (0.1, 0.2, 0.4, 5, 5, 30, 0.1)]
+        most = (0.1, 0.2, 0.4, 5, 5, 5, 0.1)
+        assert all(s / 4 <= w <= s for s, w in zip(most, waited, strict=True))
+        assert waited[5] == 5  # what the server asks for has no jitter, but a limit
 
 
 class TestFetchWithBackoff:
