@@ -27,7 +27,7 @@ from scale import SEED, dice, runs
 
 HERE = Path(__file__).parent
 MPY = FIRMWARE.parent / "build" / "firmware"
-TOTAL = runs(10_000, 10_000_000, 1_000_000)
+TOTAL = runs(5_000, 10_000_000, 1_000_000)
 #: Of each 10,000 inputs.
 SHARES = {
     **{"nats": 4000, "envelope": 1500, "http": 1200, "upload": 400, "both": 300},

@@ -24,7 +24,7 @@ SCRIPT = Path(__file__).with_name("injection_device.py")
 MPY = FIRMWARE.parent / "build" / "firmware"
 #: Seconds for all characters.
 PATIENCE_S = 900
-SOME = (0, 9, 10, 13, 32, 34, 46, 92, 127, 133, 233)
+SOME = (0, 10, 13, 32, 34, 127, 133)
 CHARACTERS = "all" if SCALE != "quick" else ",".join(map(str, SOME))
 COUNT = 256 if SCALE != "quick" else len(SOME)
 PLACES = ("%sab", "a%sb", "ab%s")
