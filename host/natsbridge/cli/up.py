@@ -26,7 +26,7 @@ from typing import BinaryIO
 import click
 
 from natsbridge.cli.output import FAILED, Output
-from natsbridge.cli.settings import CONFIG, output_options
+from natsbridge.cli.settings import CONFIG, DATA, output_options
 from natsbridge.errors import INVALID_ARGUMENT, NATS_CONNECTION_FAILED, NATSBridgeError
 from natsbridge.fileserver import FileServer
 
@@ -68,7 +68,7 @@ _ESCAPED = re.compile(r'[\x00-\x1f\x7f"\\\udc80-\udcff]')
 @click.option(
     "--folder",
     type=click.Path(file_okay=False, path_type=Path),
-    default=Path("natsbridge-data"),
+    default=DATA,
     show_default=True,
     help="Where messages and files are kept, over restarts too.",
 )
@@ -320,7 +320,8 @@ def _announce(
     if password:
         out.line()
         out.line("On the device, the first is for connect(), the second fileserver_url of")
-        out.line("smartsend and smartreceive.")
+        out.line("smartsend and smartreceive. Where a login is asked for:")
+        out.line(f"  user {USER}, password {password}")
     if password or (port, file_port) != (BROKER_PORT, FILE_PORT):
         out.line("The commands on this machine read both from a file:")
         out.line(f"  natsbridge --config {shlex.quote(str(_relative(config)))} receive 'lab.>'")
