@@ -95,6 +95,13 @@ def upload(tag, name="n", url=files, **options):
     natsbridge.plik_upload(url, name, tag.encode(), **options)
 
 
+def inside(v):
+    """The text where it would be another host's name: what begins a path is escaped."""
+    for c in "/?#":
+        v = v.replace(c, "%%%02x" % ord(c))
+    return v
+
+
 FILES = {
     "dataname": lambda tag, v: upload(tag, v),
     "dataname of a link": link,
@@ -102,7 +109,9 @@ FILES = {
     "header name": lambda tag, v: upload(tag, headers={v: "x"}),
     "header value": lambda tag, v: upload(tag, headers={"X-A": v}),
     "server": lambda tag, v: upload(tag, url=files + "/" + v),
-    "login": lambda tag, v: upload(tag, url=files.replace("//", "//u" + v + "r:p" + v + "w@")),
+    "login": lambda tag, v: upload(
+        tag, url=files.replace("//", "//%s:%s@" % (inside(v), inside(v)))
+    ),
     "file": lambda tag, v: natsbridge.fetch_with_backoff(files + "/" + v, 1),
     "query": lambda tag, v: natsbridge.fetch_with_backoff(files + "/?" + v, 1),
     "correlation id": lambda tag, v: natsbridge.fetch_with_backoff(files + "/a", 1, 0, 0, v),

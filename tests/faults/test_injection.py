@@ -83,40 +83,50 @@ class Recorded:
         return out
 
 
+#: How many values each side was given, in how many places, and how many of them went out.
+totals: dict[str, Counter[str]] = {side: Counter() for side in SIDES}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def noted(request: pytest.FixtureRequest, figures: Figures) -> Iterator[None]:
+    """The figure of each side."""
+    before = request.session.testsfailed
+    yield
+    for side, total in totals.items():
+        if total["places"]:
+            figures.note(
+                10,
+                f"injection-{side}",
+                f"{side}: {total['values']:,} values in {total['places']} places, {total['sent']:,}"
+                " of them sent exactly, the others refused",
+                met=request.session.testsfailed == before,
+            )
+
+
+def recorded(side: str, what: str) -> Recorded:
+    """What a side did, counted."""
+    found = Recorded(side, what)
+    sent = sum(call.sent for call in found.calls)
+    totals[side].update(values=len(found.calls), places=found.kinds, sent=sent)
+    return found
+
+
 @pytest.fixture(scope="module", params=SIDES)
-def nats(request: pytest.FixtureRequest, figures: Figures) -> Iterator[Recorded]:
+def nats(request: pytest.FixtureRequest, noted: None) -> Recorded:
     """All that goes to the broker, on one connection."""
-    recorded = Recorded(request.param, "nats")
-    yield recorded
-    note(figures, request, recorded, "frames to the broker")
+    return recorded(request.param, "nats")
 
 
 @pytest.fixture(scope="module", params=SIDES)
-def files(request: pytest.FixtureRequest, figures: Figures) -> Iterator[Recorded]:
+def files(request: pytest.FixtureRequest, noted: None) -> Recorded:
     """All that goes to the file server."""
-    recorded = Recorded(request.param, "files")
-    yield recorded
-    note(figures, request, recorded, "requests to the file server")
+    return recorded(request.param, "files")
 
 
 @pytest.fixture(scope="module", params=SIDES)
-def logins(request: pytest.FixtureRequest, figures: Figures) -> Iterator[Recorded]:
+def logins(request: pytest.FixtureRequest, noted: None) -> Recorded:
     """Connections, each with another login."""
-    recorded = Recorded(request.param, "connect")
-    yield recorded
-    note(figures, request, recorded, "logins")
-
-
-def note(figures: Figures, request: pytest.FixtureRequest, recorded: Recorded, what: str) -> None:
-    failed = request.session.testsfailed
-    sent = sum(call.sent for call in recorded.calls)
-    figures.note(
-        10,
-        f"injection-{request.param}-{what.split()[0]}",
-        f"{request.param}, {what}: {len(recorded.calls):,} values in {recorded.kinds} places,"
-        f" {sent:,} sent exactly, the others refused",
-        met=not failed,
-    )
+    return recorded(request.param, "connect")
 
 
 # ---------------------------------------------------------------- NATS

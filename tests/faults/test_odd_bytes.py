@@ -14,6 +14,7 @@ import pytest
 import natsbridge
 from conftest import ScriptedHttp
 from harness import run_micropython
+from natsbridge import plik
 from natsbridge.errors import NATSBridgeError
 
 FakeNats = Callable[..., Awaitable[str]]
