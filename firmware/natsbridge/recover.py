@@ -37,7 +37,7 @@ def again(job, e):
         if not isinstance(e, Fault) or job.attempts >= job.max_retries:
             break
         ms = int(min(job.max_delay, job.base_delay * (1 << min(job.attempts - 1, 16))))
-        ms -= ms * os.urandom(1)[0] >> 9  # up to half: many devices must not come back in step
+        ms = ms * (85 + os.urandom(1)[0]) // 340  # a quarter at least: many must not be in step
         if job.status > 399:
             after = job.headers[5] or ""  # Retry-After; as a date it would need a clock
             if after.isdigit() and len(after) < 7:
@@ -56,9 +56,10 @@ def again(job, e):
                     job.range = mark
         end = time.ticks_add(time.ticks_ms(), ms)
         try:
+            job.tick()  # also where there is no pause
             while ms > 0:
-                job.tick()
                 time.sleep_ms(min(ms, 50))
+                job.tick()
                 ms = time.ticks_diff(end, time.ticks_ms())
         except Fault:
             break  # the time is over: what came before says more
@@ -135,7 +136,7 @@ def follow(job, left):
         job.hash = whole
         return ""
     to = job.headers[4]
-    if not left or not to or not 300 < status < 309:
+    if not left or not to or status not in (301, 302, 303, 307, 308):
         refuse(job)
     if to[:1] == "/" and to[1:2] != "/":
         to = job.origin + to

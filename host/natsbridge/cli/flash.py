@@ -6,10 +6,8 @@ import contextlib
 import dataclasses
 import json
 import os
-import signal
-import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +17,13 @@ from rich.text import Text
 
 import natsbridge
 from natsbridge._version import __version__
+from natsbridge.cli.board import at_prompt, can_ask, device_option, find_port
 from natsbridge.cli.output import Output, clean, size
 from natsbridge.cli.settings import Settings, output_options, peer_options
 from natsbridge.client import Subscription
 from natsbridge.errors import NATS_CONNECTION_FAILED, NATSBridgeError
 from natsbridge.flashing import console, image
-from natsbridge.flashing.link import Link, ports
+from natsbridge.flashing.link import Link
 from natsbridge.flashing.plan import (
     CONFIG,
     Board,
@@ -43,7 +42,7 @@ from natsbridge.flashing.values import (
     without_login,
 )
 
-__all__ = ["at_prompt", "can_ask", "command", "device_option", "find_port"]
+__all__ = ["command"]
 
 EPILOG = """\b
 Examples:
@@ -54,11 +53,6 @@ Passwords are asked for, or come from $WIFI_PASSWORD, $DEVICE_PASSWORD, $DEVICE_
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
-
-#: Which board a command is for, as `find_port` takes it.
-device_option = click.option(
-    "--device", "port", default="", metavar="PORT", help="Of the board; else it is found."
-)
 
 
 @dataclass(frozen=True)
@@ -104,51 +98,6 @@ def command(out: Output, settings: Settings, **options: Any) -> None:
     at --server, or else at the broker that the board is told.
     """
     out.run(lambda: _Flash(out, settings, options).run())
-
-
-@contextlib.contextmanager
-def at_prompt() -> Iterator[None]:
-    """Have Ctrl-C end a question at once: asyncio would keep it until the answer, and then end
-    what cleans up, too."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    wakeup = signal.set_wakeup_fd(-1)
-    try:
-        yield
-    except click.Abort:
-        raise KeyboardInterrupt from None
-    finally:
-        signal.set_wakeup_fd(wakeup)
-        signal.signal(signal.SIGINT, before)
-
-
-def can_ask(out: Output) -> bool:
-    """Tell whether there is a person to ask."""
-    return sys.stdin.isatty() and not out.as_json
-
-
-async def find_port(out: Output, port: str) -> str:
-    """Return the port that was given, or the only one, or the one that a person chooses.
-
-    Raises:
-        Refused: there is none, or nobody to ask.
-    """
-    if port:
-        return port
-    found = await ports()
-    if not found:
-        fix = "plug one in, with a cable that carries data, or name its port with --device"
-        raise Refused("no board is found", fix)
-    if len(found) == 1:
-        out.line(f"Board at {clean(found[0].device)}  {clean(found[0].what)}")
-        return found[0].device
-    if not can_ask(out):
-        names = ", ".join(clean(p.device) for p in found)
-        raise Refused(f"there are several ports, {names}", "name one with --device")
-    for number, p in enumerate(found, 1):
-        out.line(f"  {number}  {clean(p.device)}  {clean(p.what)}")
-    with at_prompt():
-        chosen = click.prompt("Which board", type=click.IntRange(1, len(found)), err=True)
-    return found[chosen - 1].device
 
 
 def _read(path: Path, fix: str) -> bytes:

@@ -6,7 +6,7 @@ import asyncio
 
 import click
 
-from natsbridge.cli.flash import device_option, find_port
+from natsbridge.cli.board import device_option, find_port
 from natsbridge.cli.output import Output, clean
 from natsbridge.cli.settings import output_options
 from natsbridge.flashing import console

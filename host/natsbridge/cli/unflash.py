@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from natsbridge.cli.flash import at_prompt, can_ask, device_option, find_port
+from natsbridge.cli.board import at_prompt, can_ask, device_option, find_port
 from natsbridge.cli.output import Output
 from natsbridge.cli.settings import output_options
 from natsbridge.flashing.link import Link
