@@ -22,6 +22,7 @@ COMMAND = {
 DEVICE = """
 nc = natsbridge.connect(sys.argv[1], user="pico", password="p1", name="pico")
 commands = nc.subscribe("command.pico")
+nc.flush()
 print("ready")
 msg = commands.next(10)
 env = natsbridge.smartreceive(msg)
