@@ -54,8 +54,11 @@ class Peer:
     def wait(self, kind: str, seconds: float) -> list[str]:
         """Wait until it has printed a line of a kind: its words."""
         deadline = time.monotonic() + seconds
-        while not (found := self.events(kind)):
-            assert self.process.poll() is None, self.log.read_text()[-2000:]
+        while True:
+            ended = self.process.poll() is not None  # before what it said last is read
+            if found := self.events(kind):
+                break
+            assert not ended, self.log.read_text()[-2000:]
             assert time.monotonic() < deadline, (kind, self.log.read_text()[-2000:])
             time.sleep(0.05)
         return found[-1]
