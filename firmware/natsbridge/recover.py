@@ -136,7 +136,7 @@ def follow(job, left):
         job.hash = whole
         return ""
     to = job.headers[4]
-    if not left or not to or status not in (301, 302, 303, 307, 308):
+    if not left or not to or not 300 < status < 309 or 303 < status < 307:
         refuse(job)
     if to[:1] == "/" and to[1:2] != "/":
         to = job.origin + to

@@ -17,9 +17,10 @@ from typing import Any
 import pytest
 
 import natsbridge
+from answers import Run, good
 from figures import Figures
 from jobs import Device, Tally
-from misbehaviours import AGAIN, CASES, EITHER, GOOD, LATE, Case, Run, good
+from misbehaviours import AGAIN, CASES, EITHER, GOOD, LATE, Case
 from natsbridge.client import Msg
 from natsbridge.errors import NATSBridgeError
 from scale import dice, runs
@@ -32,7 +33,6 @@ HEADS = runs(1, 70, 10)
 TIMEOUT_S = 0.3
 SOON_S = 6
 DOCUMENTED = {"DOWNLOAD_FAILED", "INTEGRITY_ERROR", "URL_NOT_ALLOWED"}
-SUBJECT = "faults.downloads"
 SIZES = (2, 3, 100, 1023, 1024, 1025, 4096, 20_000)
 
 
@@ -44,7 +44,9 @@ class Download:
         run = Run(self.body, rng, turn)
         again = 1
         bad = case.script(run)
-        self.outcome = outcome
+        #: Whether the message tells the size, and not the digest alone.
+        self.tells = rng.random() < 0.85
+        self.outcome = outcome if self.tells or outcome in (GOOD, LATE) else EITHER
         if self.outcome == AGAIN:
             if len(bad) == case.hops and rng.random() < 0.3:
                 bad += case.script(run)
@@ -67,8 +69,14 @@ class Download:
     def message(self, url: str) -> bytes:
         """What is received: one file, for this receiver alone."""
         metadata = {"sha256": hashlib.sha256(self.body).hexdigest(), "removable": True}
-        payload = {"dataname": "f.bin", "payload_type": "binary", "transport": "link"}
-        payload |= {"size": len(self.body), "data": url + "/file/a/b/f.bin", "metadata": metadata}
+        payload: dict[str, Any] = {
+            "dataname": "f.bin",
+            "payload_type": "binary",
+            "transport": "link",
+        }
+        if self.tells:
+            payload["size"] = len(self.body)
+        payload |= {"data": url + "/file/a/b/f.bin", "metadata": metadata}
         return json.dumps({"receiver_name": "device", "payloads": [payload]}).encode()
 
     def judge(self, got: dict[str, Any], server: ScriptedServer, folder: Path, s: float) -> str:
@@ -106,35 +114,16 @@ def tallies(figures: Figures) -> Iterator[dict[str, Tally]]:
         tally.note(figures, 6, f"downloads-{side}")
 
 
-class Devices:
-    """The device; another one, where it has gone."""
-
-    def __init__(self, broker: str, folder: Path) -> None:
-        self._place = broker, SUBJECT, folder
-        self.folder = folder
-        self._now: Device | None = None
-
-    def get(self) -> Device:
-        if self._now is None or not self._now.alive:
-            self.close()
-            self._now = Device(*self._place)
-        return self._now
-
-    def close(self) -> None:
-        if self._now is not None:
-            self._now.close()
-
-
 @pytest.fixture(scope="module")
-def devices(nats_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Devices]:
-    both = Devices(nats_url, tmp_path_factory.mktemp("device"))
-    yield both
-    both.close()
+def device(nats_url: str) -> Iterator[Device]:
+    it = Device(nats_url, "faults.downloads")
+    yield it
+    it.close()
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_device_gets_the_right_bytes_or_an_error_from(
-    name: str, devices: Devices, tallies: dict[str, Tally]
+    name: str, device: Device, tallies: dict[str, Tally], tmp_path: Path
 ) -> None:
     case = CASES[name]
     rng = dice(name)
@@ -144,15 +133,16 @@ def test_the_device_gets_the_right_bytes_or_an_error_from(
         outcome, s = "bad", 0.0
         try:
             with ScriptedServer(*download.script) as server:
-                got = devices.get().do(
+                got = device.do(
                     download.message(server.url),
                     do="receive",
+                    folder=str(tmp_path),
                     files=server.url,
                     retries=download.retries,
                     timeout=download.timeout,
                 )
                 s = got["ms"] / 1000
-            outcome = download.judge(got, server, devices.folder, s)
+            outcome = download.judge(got, server, tmp_path, s)
         finally:
             tallies["device"].add(name, outcome, s)
 
@@ -197,3 +187,27 @@ def test_the_desktop_gets_the_right_bytes_or_an_error_from(
             tallies["desktop"].add(name, outcome, s)
 
     asyncio.run(all_of_it())
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("side", ["device", "desktop"])
+def test_without_a_timeout_a_stall_ends_after_ten_seconds(
+    side: str, device: Device, tmp_path: Path
+) -> None:
+    download = Download(CASES["an answer stalled in the body"], LATE, dice(side), 0)
+    begin = time.monotonic()
+    with ScriptedServer(*download.script) as server:
+        wire, place = download.message(server.url), {"fileserver_url": server.url}
+        if side == "device":
+            options = {"folder": str(tmp_path), "files": server.url, "retries": 1, "timeout": None}
+            code = device.do(wire, do="receive", **options)["code"]
+        else:
+            receiving = natsbridge.smartreceive(
+                Msg("s", "", wire), sink=tmp_path, max_retries=1, **place
+            )
+            with pytest.raises(NATSBridgeError) as e:
+                asyncio.run(receiving)
+            code = e.value.code
+    assert code == "DOWNLOAD_FAILED"
+    assert 9 < time.monotonic() - begin < 20
+    assert list(tmp_path.iterdir()) == []

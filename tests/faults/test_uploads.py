@@ -19,9 +19,10 @@ from typing import Any
 import pytest
 
 import natsbridge
+from answers import head
 from figures import Figures
 from jobs import Device, Tally
-from misbehaviours import AGAIN, EITHER, FINAL, GOOD, LATE, head
+from misbehaviours import AGAIN, EITHER, FINAL, GOOD, LATE
 from natsbridge import plik
 from natsbridge.errors import NATSBridgeError
 from plik_store import Fault, Store, body, said
@@ -281,8 +282,8 @@ def tallies(figures: Figures) -> Iterator[dict[str, Tally]]:
 
 
 @pytest.fixture(scope="module")
-def device(nats_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Device]:
-    it = Device(nats_url, "faults.uploads", tmp_path_factory.mktemp("device"))
+def device(nats_url: str) -> Iterator[Device]:
+    it = Device(nats_url, "faults.uploads")
     yield it
     it.close()
 

@@ -198,6 +198,20 @@ def test_the_rest_is_asked_for_only_if_something_vouches_for_the_pieces(headers,
     assert (asked.get("range"), asked.get("if-range")) == expected
 
 
+def test_of_an_attempt_that_was_longer_nothing_stays_in_the_file(tmp_path):
+    script = """
+sink = Sink(sys.argv[2], None, None)
+job = Claims(None, {"correlation_id": ""}, sink, url, (), None)
+item = {"dataname": "x", "data": url + "/file/a/b/x", "payload_type": "binary", "metadata": {}}
+job.fetch(item, None, 2, 1, 1, None, bytearray(1024))
+item["target"].finish("x", "binary")
+sink.commit()
+"""
+    with ScriptedServer([chunked(BODY + b"more")[:-5]], [answer(BODY)]) as server:
+        run_micropython(PRELUDE + script, server.url, str(tmp_path))
+    assert (tmp_path / "x").read_bytes() == BODY
+
+
 @pytest.mark.parametrize("rewinds", [True, False])
 @pytest.mark.parametrize(
     "content_range",
