@@ -18,7 +18,7 @@ from typing import Any
 for _folder in ("", "conformance", "faults", "firmware"):
     sys.path.append(str(Path(__file__).parents[1] / _folder))
 
-from fuzz_targets import TARGETS, Target  # noqa: E402
+from fuzz_targets import TARGETS, Target, take_over  # noqa: E402
 from mutator import Mutator  # noqa: E402
 
 #: Seconds of the processor's time that an input may take.
@@ -73,6 +73,7 @@ def fuzz(target: Target, seed: str, count: int) -> dict[str, Any]:
 
 
 def main(seed: str, *jobs: str) -> None:
+    take_over()
     signal.signal(signal.SIGPROF, too_long)
     signal.signal(signal.SIGALRM, too_long)
     found = {}

@@ -79,7 +79,6 @@ def kind(result: str | bytes) -> str:
 # ---------------------------------------------------------------- the host
 
 LOOP = asyncio.new_event_loop()
-asyncio.set_event_loop(LOOP)
 
 
 def code(work: Any, *codes: str) -> str:
@@ -151,10 +150,13 @@ def serve(answers: list[bytes], sizes: list[int]) -> None:
     Server.sizes = sizes
 
 
-aiohttp.TCPConnector._create_connection = connect  # type: ignore[method-assign]
-plik.ATTEMPTS = 2
-plik.BASE_DELAY = 0
-http.MAX_RETRY_AFTER_S = 0
+def take_over() -> None:
+    """Have this process connect to nothing else, and wait for nothing: it is for fuzzing alone."""
+    asyncio.set_event_loop(LOOP)
+    aiohttp.TCPConnector._create_connection = connect  # type: ignore[method-assign]
+    plik.ATTEMPTS = 2
+    plik.BASE_DELAY = 0
+    http.MAX_RETRY_AFTER_S = 0
 
 
 def envelope_host(data: bytes) -> str:
