@@ -477,6 +477,8 @@ def test_a_main_of_one_s_own_is_kept_and_comes_back(
         board.prints(r"program old\s")
         run = bare.inside(*words, "--yes").ended()
         assert "Removed main.py, slot, slots; the main.py from before is back" in run.out
+        assert "config.json, with its passwords, stays on the board: --config" in run.out
+        fits(run.out.splitlines())
         board.prints(r"program mine\s")
         assert tree(disk).keys() == {"main.py", "config.json"}
         assert json.loads((disk / "config.json").read_text())["name"] == "old"
