@@ -248,8 +248,8 @@ class Connection:
         if not self._client.is_connected:
             line = f"PUB {subject} {reply} {size}\r\n\r\n"
             await self._room(what, size + len(line.encode()))
-        if self._published_in is None and self._client.is_connected:
-            self._published_in = self._client.stats["reconnects"]
+        if self._published_in is None:  # what waits goes with the next connection, or is lost there
+            self._published_in = self._client.stats["reconnects"] + (not self._client.is_connected)
         await self._call(what, self._client.publish(subject, data, reply, headers or None))
 
     def _check_message(self, subject: str, payload: object, headers: object) -> tuple[bytes, int]:
@@ -416,7 +416,7 @@ class Connection:
                 published with it, perhaps.
         """
         check_timeout(timeout)
-        await self._round_trip("flushing", timeout)
+        await self._round_trip("flushing", timeout, tells=True)
         before, self._published_in = self._published_in, None
         self._check_refusal()
         if before is not None and before != self._client.stats["reconnects"]:
@@ -427,8 +427,11 @@ class Connection:
             refusal, self._broker.complaint = self._broker.complaint, ""
             raise self._failed("what was sent", f"the server refused: {refusal}")
 
-    async def _round_trip(self, what: str, timeout: float | None) -> None:
-        """Wait until the server has taken all that was sent, and all it had sent has come."""
+    async def _round_trip(self, what: str, timeout: float | None, tells: bool = False) -> None:
+        """Wait until the server has taken all that was sent, and all it had sent has come.
+
+        With `tells`, an error is all that is said about what was published before.
+        """
         deadline = deadline_of(timeout)
         await self._stand(what, timeout)  # until then nats-py's own flush would return at once
         reconnects = self._client.stats["reconnects"]
@@ -439,7 +442,8 @@ class Connection:
             self._check_open()
             lost = not self._client.is_connected and not task.done()  # else it has answered before
             if lost or self._client.stats["reconnects"] != reconnects:
-                self._published_in = None
+                if tells:
+                    self._published_in = None
                 raise self._failed(what, _LOST)
         fault = asyncio.CancelledError() if task.cancelled() else task.exception()
         if fault is not None:

@@ -70,14 +70,14 @@ class _Again(Exception):
 
 async def _answer(response: aiohttp.ClientResponse) -> dict[str, Any]:
     """Return the JSON object that a request was answered with."""
-    if response.status in http.RETRY_STATUS:
-        raise _Again(
-            http.answered(response.status, await http.words(response)),
-            response.status,
-            response.headers.get("Retry-After", ""),
-        )
     if response.status != 200:
-        text = await http.read_text(response)
+        text = await http.words(response)
+        if response.status in http.RETRY_STATUS:
+            raise _Again(
+                http.answered(response.status, text),
+                response.status,
+                response.headers.get("Retry-After", ""),
+            )
         if 300 <= response.status < 400:
             text = f"(a redirect to {response.headers.get('Location', '')[:200]})"
         raise _Refused(response.status, text)

@@ -134,7 +134,9 @@ def parse_url(text: str) -> Url:
     if not 0 < port < 65536:
         raise ValueError(f"it has the impossible port {port}")
     path = "/" + "/".join(_segments(found["path"] or "/"))
-    return Url(scheme, found["host"].lower(), port, path, found["query"] or "")
+    query = found["query"] or ""
+    # An empty query is none, also to what makes the request.
+    return Url(scheme, found["host"].lower(), port, path, "" if query == "?" else query)
 
 
 def shown(text: str) -> str:
