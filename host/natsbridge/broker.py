@@ -6,6 +6,8 @@ What nats-py 2.16 does otherwise, and how it is met here:
   tries each server once: the error callback raises until the connection stands.
 * To it a `tls://` URL is only a wish: a server (or somebody between) that does not announce TLS
   gets the credentials in the clear. `Broker` refuses, and takes TLS where that is optional.
+* It believes which other servers there are before TLS, and connects to them without. `Broker` does
+  neither.
 * It waits the same time before each attempt to reconnect. `Backoff` waits longer and longer.
 * It closes for good on whatever the server complains of. `Broker` leaves that to the server, and
   reconnects when it does.
@@ -19,6 +21,7 @@ What nats-py 2.16 does otherwise, and how it is met here:
   nobody is told. `Broker` reads them itself. Whatever else it can't read ends the connection.
 * What ends an attempt to reconnect with an unexpected exception ends all further ones. `Broker`
   lets out only those that are expected.
+* Closed while it reconnects, it can wait for ever, or go on reconnecting. `Broker.end` does not.
 * It heeds a server's limit for messages (max_payload) only as it was at the beginning.
 * Messages of several subscriptions lose their order, and a task handles each one's. A `Receiver`
   gets them as they are parsed, numbered.
@@ -211,8 +214,31 @@ class Broker(Client):
         self.demands_tls = demands_tls
         self.complaint = ""
         self.block: bytes | None = None  # of the message that is being parsed
+        self._ended = False
+
+    async def end(self, timeout: float) -> None:
+        """Close, within so many seconds, and connect no more.
+
+        Raises:
+            asyncio.TimeoutError, and what nats-py raises.
+        """
+        self._ended = True
+        closing = asyncio.ensure_future(self.close())
+        # asyncio.wait_for would wait for what it has cancelled, and that may be deaf to it.
+        try:
+            await asyncio.wait({closing}, timeout=timeout)
+        finally:
+            self.abort()
+            if not closing.done():
+                closing.cancel()
+                closing.add_done_callback(lambda task: task.cancelled() or task.exception())
+        if not closing.done():
+            raise asyncio.TimeoutError
+        closing.result()
 
     async def _connect_to_server(self, s: Srv) -> None:
+        if self._ended:  # the cancellation was lost, and nats-py goes on for ever
+            raise asyncio.CancelledError
         if self._transport is None and s.uri.scheme in ("nats", "tls"):
             self._transport = Transport()  # type: ignore[no-untyped-call]
         with _expected():
@@ -238,7 +264,14 @@ class Broker(Client):
                 if scheme == "ws" or not (info.get("tls_required") or info.get("tls_available")):
                     raise nats.errors.SecureConnWantedError
                 info["tls_required"] = True  # where it is optional, too
+            if info.get("tls_required") and not encrypted and scheme != "ws":
+                info.pop("connect_urls", None)  # they come again, behind TLS
+        urls = info.get("connect_urls")
+        info["connect_urls"] = [u for u in urls if _plain(u)] if isinstance(urls, list) else []
         await super()._process_info(info, initial_connection)
+        for found in self._server_pool if self._encrypted else ():
+            if found.discovered and found.uri.scheme == "nats":
+                found.uri = found.uri._replace(scheme="tls")
         if not initial_connection and isinstance(info.get("max_payload"), int):
             self._max_payload = info["max_payload"]
 
@@ -300,6 +333,11 @@ class Broker(Client):
         await super()._process_op_err(e)
 
     @property
+    def _encrypted(self) -> bool:
+        writer = getattr(self._transport, "_io_writer", None)
+        return bool(writer and writer.get_extra_info("sslcontext"))
+
+    @property
     def unwritten(self) -> int:
         """Bytes that wait to be written to the socket."""
         writer = getattr(self._transport, "_io_writer", None)
@@ -311,6 +349,14 @@ class Broker(Client):
         writer = getattr(self._transport, "_io_writer", None)
         if writer is not None:
             writer.transport.abort()
+
+
+def _plain(url: object) -> bool:
+    """Tell whether a server that INFO names can be one: nats-py would stumble over others."""
+    try:
+        return "@" not in check_server(url)
+    except NATSBridgeError:
+        return False
 
 
 def check_server(server: object) -> str:
@@ -419,6 +465,8 @@ async def open_broker(
             reconnect.connected()
             broker._reconnect_to_server_handler = reconnect
             broker.options["allow_reconnect"] = True
+            # For which `close` waits in vain while it reconnects.
+            broker.options["reconnect_time_wait"] = CLEANUP_S
             broker.options["connect_timeout"] = timeout or ATTEMPT_S
             if len(servers) > 1:
                 known = [s.uri.geturl() for s in broker.server_pool]

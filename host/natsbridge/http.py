@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import math
 import random
@@ -13,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
 from natsbridge.errors import INVALID_ARGUMENT, NATSBridgeError
@@ -53,6 +55,7 @@ ADVICE = {
 }
 #: What Plik tells instead of its reasons, a full disk among them.
 SILENT = ("", "internal server error")
+NO_HTTP = "what answers there does not speak HTTP"
 #: Bytes of an answer that is not a payload.
 MAX_ANSWER = 64 << 10
 
@@ -91,6 +94,17 @@ def _watch_for_reuse() -> aiohttp.TraceConfig:
     return config
 
 
+class _Protocol(ResponseHandler):
+    """aiohttp's, in which who reads a body that turns out to be no HTTP waits for ever (3.14)."""
+
+    def set_exception(self, exc: BaseException, *cause: Any) -> None:
+        """Tell whoever waits that the connection is at its end."""
+        super().set_exception(exc, *cause)
+        body = self._payload
+        if body is not None and not body.is_eof() and body.exception() is None:
+            body.set_exception(aiohttp.ClientPayloadError(NO_HTTP))
+
+
 class Session:
     """A session for one operation; use it with `async with`. It follows no redirects.
 
@@ -111,11 +125,14 @@ class Session:
         if server and server.login:
             self._headers = {"Authorization": server.authorization, **self._headers}
         self._hostname = tls.hostname if tls else ""
+        connector = aiohttp.TCPConnector(
+            ssl=tls.context if tls else True,
+            socket_factory=lambda address: _Socket(*address[:3]),
+        )
+        loop = asyncio.get_running_loop()
+        connector._factory = functools.partial(_Protocol, loop=loop)  # type: ignore[assignment]
         self._client = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                ssl=tls.context if tls else True,
-                socket_factory=lambda address: _Socket(*address[:3]),
-            ),
+            connector=connector,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=STALL_S, sock_read=STALL_S),
             headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -224,7 +241,7 @@ async def pause(attempt: int, base_delay: float, max_delay: float, retry_after: 
 def describe(e: BaseException) -> str:
     """Return what a connection fault was, never empty and of one line."""
     if isinstance(e, aiohttp.ClientResponseError):
-        return "what answers there does not speak HTTP"  # and what it said may be long
+        return NO_HTTP  # and what it said may be long
     if isinstance(e, asyncio.TimeoutError):
         return f"no byte moved for {STALL_S:g} s"
     return str(e) or type(e).__name__

@@ -12,7 +12,7 @@ import ipaddress
 import re
 from base64 import b64encode
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from urllib.parse import quote, unquote, urljoin
 
@@ -78,7 +78,7 @@ class Server:
     """
 
     base: Url
-    login: str = ""
+    login: str = field(default="", repr=False)
 
     @property
     def authorization(self) -> str:

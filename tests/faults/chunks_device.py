@@ -34,6 +34,7 @@ def ways(size):
 
 
 def main():
+    parsers.listen()
     with open(path) as file:
         for line in file:
             data = unhexlify(line.strip())

@@ -16,12 +16,26 @@ from harness import load_firmware
 #: Bytes of heap that are always free.
 FREE = 1 << 20
 
-CLOCK = types.SimpleNamespace(
-    ticks_ms=lambda: time.monotonic_ns() // 1_000_000,
-    ticks_add=lambda a, b: a + b,
-    ticks_diff=lambda a, b: a - b,
-    sleep_ms=lambda ms: None,
-)
+
+class Clock:
+    """A board's time, which passes at once where it is slept."""
+
+    slept = 0
+
+    def ticks_ms(self) -> int:
+        return time.monotonic_ns() // 1_000_000 + self.slept
+
+    def ticks_add(self, ticks: int, ms: int) -> int:
+        return ticks + ms
+
+    def ticks_diff(self, one: int, other: int) -> int:
+        return one - other
+
+    def sleep_ms(self, ms: int) -> None:
+        self.slept += ms
+
+
+CLOCK = Clock()
 HEAP = types.SimpleNamespace(
     collect=lambda: None, mem_free=lambda: FREE, mem_alloc=lambda: 0, threshold=lambda n=0: -1
 )
@@ -67,6 +81,17 @@ def load(name: str) -> types.ModuleType:
     return module
 
 
+def number(kind: Any) -> Any:
+    """int or float, to which no digit is one beyond ASCII: to str.isdigit() neither, there."""
+
+    def convert(text: str) -> Any:
+        if not text.isascii():
+            raise errors.Malformed("bad value")
+        return kind(text)
+
+    return convert
+
+
 errors = load("errors")
 sys.modules["firmware_on_cpython"].__version__ = ""  # type: ignore[attr-defined]
 load("http").read = read  # before others take it
@@ -74,12 +99,17 @@ client, news, plik, receive, stream, subscription = map(
     load, ["client", "news", "plik", "receive", "stream", "subscription"]
 )
 download, foreign, jsonpull = map(load, ["download", "foreign", "jsonpull"])
-for _name in ["envelope", "greet", "reader", "recover", "sink", "upload"]:
+upload = load("upload")
+for _name in ["envelope", "greet", "reader", "recover", "sink"]:
     load(_name)
 jsonpull.dumps = JSON.dumps
+jsonpull.int, jsonpull.float = number(int), number(float)
 _init = jsonpull.JsonPull.__init__
 jsonpull.JsonPull.__init__ = lambda self, source, buf: _init(self, take(source), buf)
 foreign.BytesIO = Memory
 foreign.json = JSON
 # There a str is bytes-like.
 download.memoryview = lambda data: memoryview(data or b"")
+smartreceive = receive.smartreceive
+fetch_with_backoff = plik.fetch_with_backoff
+plik_upload = plik.plik_upload

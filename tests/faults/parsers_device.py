@@ -4,9 +4,11 @@ MicroPython and on CPython. No socket: a peer is bytes that come in pieces."""
 import sys
 
 if sys.implementation.name == "micropython":
-    from natsbridge import client, errors, news, plik, receive, stream, subscription
+    import natsbridge as parts
+    from natsbridge import client, errors, stream, subscription
 else:
-    from on_cpython import client, errors, news, plik, receive, stream, subscription
+    import on_cpython as parts
+    from on_cpython import client, errors, stream, subscription
 
 SERVERS = 8  # of an INFO that are used
 # The last ones are there to be refused.
@@ -114,13 +116,20 @@ def connection(data, sizes, subjects):
     return nc
 
 
-def hear(nc, line):
-    """News as an event, and what they do."""
-    if line[:4].upper() == b"-ERR":
-        nc._stream.events.append(("-ERR", str(line[5:], "utf-8").strip("' ").lower()))
-    else:
-        nc._stream.events.append(("INFO", told(news.parse_info(line))))
-    really(nc, line)
+def listen():
+    """From now on, note what a broker tells unasked as events too."""
+    news = parts.news
+    really = news.read
+
+    def hear(nc, line):
+        if line[:4].upper() == b"-ERR":
+            nc._stream.events.append(("-ERR", str(line[5:], "utf-8").strip("' ").lower()))
+        else:
+            nc._stream.events.append(("INFO", told(news.parse_info(line))))
+        really(nc, line)
+
+    news.read = hear
+    client.drop = lambda *names: None  # news stays as it is now
 
 
 def told(info):
@@ -157,7 +166,10 @@ def nats(data, sizes=()):
 
 def found(env):
     """What a message holds, as text."""
-    payloads = [(name, data, kind) for name, data, kind in env["payloads"]]
+    payloads = [
+        (name, bytes(data) if isinstance(data, bytearray) else data, kind)
+        for name, data, kind in env["payloads"]
+    ]
     rest = sorted((key, env[key]) for key in env if key != "payloads")
     return repr((payloads, rest))
 
@@ -185,7 +197,7 @@ def envelope(data, sizes=(), answers=(), limit=None):
         msg = nc.next(0)
     options = {"max_retries": 1, "base_delay": 0, "max_payload_size": limit}
     try:
-        result = found(receive.smartreceive(msg, fileserver_url=FILES, **options))
+        result = found(parts.smartreceive(msg, fileserver_url=FILES, **options))
     except errors.NATSBridgeError as e:
         result = e.code
         if result not in CODES:
@@ -217,7 +229,7 @@ def download(answers, sizes=(), size=None):
     serve(answers, sizes)
     try:
         if size is None:
-            return plik.fetch_with_backoff(URL, 1, 0, 0)
+            return parts.fetch_with_backoff(URL, 1, 0, 0)
         return received(size)
     except errors.NATSBridgeError as e:
         if e.code not in CODES:
@@ -230,21 +242,17 @@ def received(size):
     data = ENVELOPE % size
     nc = connection(b"MSG a.b 1 %d\r\n%s\r\n" % (len(data), data), (), ("a.b",))
     options = {"max_retries": 1, "base_delay": 0}
-    env = receive.smartreceive(nc.next(0), fileserver_url=FILES, **options)
+    env = parts.smartreceive(nc.next(0), fileserver_url=FILES, **options)
     return bytes(env["payloads"][0][1])
 
 
 def upload(answers, sizes=()):
     """The URL of what is uploaded to a file server that answers so, or the error's code."""
     serve(answers, sizes)
+    parts.upload.Upload.max_delay = 0  # between attempts
     try:
-        return plik.plik_upload(FILES, "a", b"abc")["url"]
+        return parts.plik_upload(FILES, "a", b"abc")["url"]
     except errors.NATSBridgeError as e:
         if e.code != "UPLOAD_FAILED":
             raise
         return e.code
-
-
-really = news.read
-news.read = hear
-client.drop = lambda *names: None  # what was hooked in stays

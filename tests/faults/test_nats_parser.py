@@ -31,7 +31,8 @@ tried: Counter[str] = Counter()
 
 @pytest.fixture(scope="module", autouse=True)
 def noted(figures: Figures) -> Iterator[None]:
-    """The figure of all the tests."""
+    """Listen to all that is said; the figure of all the tests."""
+    parsers.listen()
     yield
     figures.note(
         1,
@@ -126,11 +127,11 @@ def test_the_device_hears_the_same_in_any_pieces(tmp_path: Path, figures: Figure
     rng = dice("device")
     small = [data for data in ALL.values() if len(data) < 600]
     sequences = [*rng.sample(small, runs(6, len(small))), OPERATIONS["INFO of 8 KiB"]]
-    sequences += [corpus.sequence(rng) for _ in range(runs(1, 60, 6))]
+    sequences += [corpus.sequence(rng) for _ in range(runs(1, 30, 6))]
     if SCALE == "quick":
         sequences = [data for data in sequences if len(data) < 300]
     (tmp_path / "sequences").write_text("".join(f"{data.hex()}\n" for data in sequences))
-    arguments = [str(rng.randrange(1 << 30)), str(runs(12, 60, 30)), str(runs(10, 100, 30))]
+    arguments = [str(rng.randrange(1 << 30)), str(runs(12, 60, 30)), str(runs(10, 50, 30))]
     process = micropython(DEVICE, str(tmp_path / "sequences"), *arguments, heap="1M", path=FIRMWARE)
     try:
         out, _ = process.communicate(timeout=900)

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 import natsbridge
+from conftest import ScriptedHttp
 from harness import run_micropython
 from natsbridge.errors import NATSBridgeError
 
@@ -215,3 +216,43 @@ async def test_what_is_no_nats_ends_the_devices_connection_at_once(
     url = await fake_nats(saying(NO_NATS[name]))
     out = await asyncio.to_thread(run_micropython, END, url)
     assert out.split() == ["good", "NATS_CONNECTION_FAILED"]
+
+
+#: What follows the first chunk of a file.
+NO_CHUNKS = {
+    "no size": b"\r\n",
+    "no line end behind the size": b"3\nABC\r\n0\r\n\r\n",
+    "no hexadecimal size": b"xyz\r\nABC\r\n0\r\n\r\n",
+    "a chunk that is longer than it says": b"1\r\nABC\r\n0\r\n\r\n",
+    "a size of 20 digits": b"1" * 20 + b"\r\nABC\r\n0\r\n\r\n",
+}
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("name", NO_CHUNKS)
+async def test_chunks_that_are_none_end_a_download_at_once(fake_nats: FakeNats, name: str) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nAB\r\n")
+        await asyncio.sleep(0.1)  # apart: together they never were a problem
+        writer.write(NO_CHUNKS[name])
+        await reader.read()
+
+    url = (await fake_nats(talk)).replace("nats://", "http://")
+    with pytest.raises(NATSBridgeError) as e:
+        await asyncio.wait_for(natsbridge.fetch_with_backoff(url + "/a", 1, 0, 0), 8)
+    assert e.value.code == "DOWNLOAD_FAILED"
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    "token", ['"a\\r\\nb: c"', '"a b"', '"\\u0000"', '"\\u00e9"', "5", '{"a":1}']
+)
+async def test_a_token_that_is_no_header_is_an_error_of_the_file_server(
+    scripted: ScriptedHttp, token: str
+) -> None:
+    scripted.answers = [scripted.answer(200, b'{"id":"ab","uploadToken":%s}' % token.encode())]
+    with pytest.raises(NATSBridgeError) as e:
+        await natsbridge.plik_upload(scripted.url, "a", b"abc")
+    assert e.value.code == "UPLOAD_FAILED"
+    assert {line for line, _, _ in scripted.requests} == {"POST /upload HTTP/1.1"}
