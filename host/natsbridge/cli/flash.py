@@ -112,7 +112,7 @@ class _Source:
 @click.option("--drive", type=FOLDER, help="That of an RP2 in its bootloader; else it is found.")
 @click.option("--wait/--no-wait", default=True, help="For the board's hello over NATS.")
 @click.option(
-    *("--timeout",),
+    "--timeout",
     type=float,
     default=60,
     show_default=True,
