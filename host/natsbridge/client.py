@@ -207,6 +207,10 @@ class Connection:
     async def _call(self, what: str, work: Awaitable[T]) -> T:
         try:
             return await work
+        except nats.errors.BadSubjectError:  # ours are fine, but for one thing
+            raise NATSBridgeError(
+                INVALID_ARGUMENT, f"{what}: nats-py has * and > as words of their own only"
+            ) from None
         except nats.errors.OutboundBufferLimitError:
             raise self._failed(what, "it is gone, and too much waits for it already") from None
         except (nats.errors.Error, OSError, asyncio.TimeoutError, RuntimeError) as e:

@@ -78,8 +78,7 @@ def kind(result: str | bytes) -> str:
 
 # ---------------------------------------------------------------- the host
 
-LOOP = asyncio.new_event_loop()
-asyncio.set_event_loop(LOOP)
+LOOP: asyncio.AbstractEventLoop
 
 
 def code(work: Any, *codes: str) -> str:
@@ -151,10 +150,15 @@ def serve(answers: list[bytes], sizes: list[int]) -> None:
     Server.sizes = sizes
 
 
-aiohttp.TCPConnector._create_connection = connect  # type: ignore[method-assign]
-plik.ATTEMPTS = 2
-plik.BASE_DELAY = 0
-plik.MAX_DELAY = 0
+def alone() -> None:
+    """Make this process one that does nothing but fuzzing."""
+    global LOOP
+    LOOP = asyncio.new_event_loop()
+    asyncio.set_event_loop(LOOP)
+    aiohttp.TCPConnector._create_connection = connect  # type: ignore[method-assign]
+    plik.ATTEMPTS = 2
+    plik.BASE_DELAY = 0
+    plik.MAX_DELAY = 0
 
 
 def envelope_host(data: bytes) -> str:

@@ -279,7 +279,9 @@ BODIES = {
         EITHER,
     ),
     "without an end": Case(FINAL, lambda r: [endless(head(), b"x")]),
-    "in chunks without an end": Case(FINAL, lambda r: [endless(CHUNKED, b"3\r\nabc\r\n")]),
+    "in chunks without an end": Case(
+        FINAL, lambda r: [endless(CHUNKED, b"ff\r\n%s\r\n" % (b"x" * 255))]
+    ),
 }
 
 CASES: dict[str, Case] = {

@@ -30,7 +30,7 @@ from scripted import ScriptedServer, Step, answer
 TIMES = runs(1, 44, 10)
 HEADS = runs(1, 70, 10)
 #: Seconds after which one is given up that stalls, and that any may take.
-TIMEOUT_S = 0.3
+TIMEOUT_S = 0.2
 SOON_S = 6
 DOCUMENTED = {"DOWNLOAD_FAILED", "INTEGRITY_ERROR", "URL_NOT_ALLOWED"}
 SIZES = (2, 3, 100, 1023, 1024, 1025, 4096, 20_000)

@@ -78,6 +78,8 @@ HARD: dict[str, Make] = {
     "slow": lambda rng, n: Link(up=Way(rate=20_000), down=Way(rate=20_000)),
 }
 ALL = {**FAULTS, **HARD}
+#: Those that may be an error take their time.
+CASES = [*FAULTS, *(pytest.param(name, marks=pytest.mark.faults) for name in HARD)]
 
 
 class Rig:
@@ -145,7 +147,7 @@ def outcome(work: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("side", ["device", "desktop"])
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", CASES)
 def test_an_upload_through_a_connection_that_is(
     name: str, side: str, rig: Rig, tallies: dict[str, Tally], tmp_path: Path
 ) -> None:
@@ -181,7 +183,7 @@ def test_an_upload_through_a_connection_that_is(
 
 
 @pytest.mark.parametrize("side", ["device", "desktop"])
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", CASES)
 def test_a_download_through_a_connection_that_is(
     name: str, side: str, rig: Rig, tallies: dict[str, Tally], tmp_path: Path
 ) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import collections
 import hashlib
+import itertools
 import json
 import random
 import tracemalloc
@@ -22,7 +23,7 @@ from jobs import Device
 from natsbridge import sync
 from natsbridge.client import Msg
 from natsbridge.errors import NATSBridgeError
-from scale import dice
+from scale import dice, runs
 
 #: Bytes of a file: a message of more than 2 KB is read while it is received.
 LENGTH = 3000
@@ -194,6 +195,7 @@ def all_names(rng: random.Random, what: str) -> list[str]:
 def test_names(what: str, side: str, sides: Sides, files: Files, tmp_path: Path) -> None:
     rng = dice(f"names {what}")
     names = all_names(rng, what)
+    names = rng.sample(names, runs(5, len(names)))
     folder = furnished(tmp_path)
     before = tree(tmp_path)
     expected: dict[Path, bytes] = {}
@@ -238,18 +240,18 @@ def test_a_link_to_what_is_not_there_is_not_followed(
 @pytest.mark.parametrize("lie", SIZES)
 def test_a_size_that_is(lie: str, side: str, sides: Sides, files: Files, tmp_path: Path) -> None:
     data = b"x" * LENGTH
-    for link in (False, True):
-        for late in (False, True):  # behind the data: then the sizes are known when it is there
-            for folder in (None, tmp_path):
-                item = files.payload("a", data, "binary", link)
-                if late:
-                    item["size"] = item.pop("size")
-                said = size(lie, len(data))
-                wire = message(item).replace(b'"size": %d' % LENGTH, b'"size": ' + said.encode())
-                got = sides.take(side, "size", wire, folder, link)
-                assert got in DOCUMENTED, (link, late, folder)
-                assert list(tmp_path.iterdir()) == []
-                sides.harmless[side, "size"] += 1
+    # late: behind the data, when that is there already.
+    ways = list(itertools.product((False, True), (False, True), (None, tmp_path)))
+    for link, late, folder in dice(lie).sample(ways, runs(2, len(ways))):
+        item = files.payload("a", data, "binary", link)
+        if late:
+            item["size"] = item.pop("size")
+        said = size(lie, len(data))
+        wire = message(item).replace(b'"size": %d' % LENGTH, b'"size": ' + said.encode())
+        got = sides.take(side, "size", wire, folder, link)
+        assert got in DOCUMENTED, (link, late, folder)
+        assert list(tmp_path.iterdir()) == []
+        sides.harmless[side, "size"] += 1
 
 
 @pytest.mark.parametrize("side", ["device", "desktop"])

@@ -161,7 +161,7 @@ def test_whenever_the_device_is_killed_its_files_are_whole_and_the_next_start_cl
 def test_whenever_the_desktop_is_killed_its_files_are_whole_and_the_next_start_cleans_up(
     natsbridge: Runner, broker: Broker, file_url: str, rng: random.Random, figures: Figures
 ) -> None:
-    points = runs(2, 60, 15)
+    points = runs(1, 60, 15)
     folder = natsbridge.cwd / "in"
     sent: dict[str, bytes] = {}
     files: set[Path] = set()

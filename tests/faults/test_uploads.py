@@ -30,7 +30,7 @@ from scale import dice, runs
 from scripted import PATIENCE_S, Peer, Request, answer
 
 TIMES = runs(1, 40, 8)
-TIMEOUT_S = 0.4
+TIMEOUT_S = 0.25
 SOON_S = 8
 SIZES = (0, 1, 1023, 1024, 1025, 5000, 70_000)
 #: More than what sockets take in one go.
