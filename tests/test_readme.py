@@ -32,6 +32,7 @@ from proxy import TlsProxy
 from simulator import Board
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+HARDWARE = Path(__file__).parent / "firmware" / "hardware"
 #: The address in the snippets, which no test machine has.
 BROKER = "nats://192.168.1.10:4222"
 
@@ -101,6 +102,45 @@ def test_the_quick_start_runs(tmp_path: Path) -> None:
     assert (device.returncode, desktop.returncode) == (0, 0)
     assert device_out == "relay dictionary {'on': True}\n"
     assert desktop_out.startswith("pico readings jsontable [{")
+
+
+def test_a_device_that_sleeps(tmp_path: Path) -> None:
+    """It wakes three times: with the broker, without it, and when it is back."""
+    [code] = re.findall(r"```python\n# sleeps\n(.*?)```", README, re.S)
+    _, send = command_lines("natsbridge receive bridge.readings")
+    streams, port = str(tmp_path / "streams"), free_ports(1)[0]
+    (tmp_path / "spool").mkdir()
+
+    def wake() -> list[str]:
+        url = f"nats://127.0.0.1:{port}"
+        script = tmp_path / "main.py"
+        text = str(code).replace(BROKER, url).replace('"spool"', repr(str(tmp_path / "spool")))
+        script.write_text("import sys\nsys.path.insert(0, %r)\n" % str(HARDWARE) + text)  # noqa: UP031
+        device = micropython(script, heap="192K")
+        try:
+            out, _ = device.communicate(timeout=30)
+        finally:
+            device.kill()
+            device.wait()
+        assert device.returncode == 0, out
+        return out.splitlines()
+
+    def run(*words: str) -> None:
+        environ = {**os.environ, "NATS_URL": f"nats://127.0.0.1:{port}"}
+        line = [sys.executable, "-m", *words]
+        subprocess.run(line, env=environ, cwd=tmp_path, check=True, capture_output=True, timeout=30)
+
+    with NatsServer(tmp_path, "-js", "-sd", streams, port=port):
+        run("natsbridge", "stream", "create", "BRIDGE", "bridge.>")
+        assert wake() == ["asleep for 60000 ms"]
+        run(*send)
+    assert wake() == ["asleep for 60000 ms"]
+    with NatsServer(tmp_path, "-js", "-sd", streams, port=port):
+        assert wake() == ["[('dict', {'celsius': 900}, 'dictionary')]", "asleep for 60000 ms"]
+        assert wake() == ["asleep for 60000 ms"]
+        words = "natsbridge receive bridge.readings --durable desk --timeout 1 --out got"
+        run(*words.split())
+    assert len(list((tmp_path / "got").glob("t*.json"))) == 4
 
 
 def shown(first: str) -> list[str]:

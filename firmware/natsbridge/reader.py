@@ -298,7 +298,7 @@ def check_field(key, v):
         raise Malformed("bad " + key)
 
 
-def check_type(box, key, kind):
-    """Raise Malformed unless ``box[key]`` is a `kind`."""
-    if type(box.get(key)) is not kind:
+def check_type(env, key, kind):
+    """Raise Malformed unless ``env[key]`` is a `kind`."""
+    if type(env.get(key)) is not kind:
         raise Malformed("bad " + key)

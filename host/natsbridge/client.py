@@ -25,6 +25,7 @@ from natsbridge.errors import (
     NATSBridgeError,
 )
 from natsbridge.headers import check_headers
+from natsbridge.inbox import Inbox, StoredMsg, open_inbox
 from natsbridge.lameduck import leave
 from natsbridge.log import logger
 from natsbridge.source import bytes_view
@@ -32,7 +33,7 @@ from natsbridge.subjects import check_queue, check_subject
 from natsbridge.subscription import Msg, Subscription
 from natsbridge.tls import Tls
 
-__all__ = ["Connection", "Msg", "Subscription"]
+__all__ = ["Connection", "Inbox", "Msg", "StoredMsg", "Subscription"]
 
 #: Seconds that a server which reads nothing can hold up `close`, twice.
 CLOSE_S = 2.0
@@ -89,6 +90,7 @@ class Connection:
         self._changes = Changes()
         self._tasks: set[asyncio.Task[None]] = set()
         self._leaving = False  # a lame duck
+        self._ages: dict[str, float] = {}  # seconds for which streams keep messages; 0: for ever
 
     async def _open(
         self,
@@ -205,6 +207,10 @@ class Connection:
     async def _call(self, what: str, work: Awaitable[T]) -> T:
         try:
             return await work
+        except nats.errors.BadSubjectError:  # ours are fine, but for one thing
+            raise NATSBridgeError(
+                INVALID_ARGUMENT, f"{what}: nats-py has * and > as words of their own only"
+            ) from None
         except nats.errors.OutboundBufferLimitError:
             raise self._failed(what, "it is gone, and too much waits for it already") from None
         except (nats.errors.Error, OSError, asyncio.TimeoutError, RuntimeError) as e:
@@ -403,6 +409,22 @@ class Connection:
         except (nats.errors.Error, OSError) as e:
             raise self._failed(what, e) from e
         return Msg._of(answer, self)
+
+    async def inbox(self, stream: str, name: str, subject: str = "", ack_wait: int = 30) -> Inbox:
+        """Return what a stream keeps for this peer, under the name of a durable consumer.
+
+        The consumer is made if there is none.
+
+        Args:
+            stream: its name.
+            name: of the consumer.
+            subject: only what was published to it; wildcards allowed.
+            ack_wait: seconds after which a message comes again that was not acknowledged.
+
+        Raises:
+            NATSBridgeError: `STREAM_FAILED`, `INVALID_ARGUMENT`, `NATS_CONNECTION_FAILED`.
+        """
+        return await open_inbox(self, stream, name, subject, ack_wait)
 
     async def flush(self, timeout: float | None = 5) -> None:
         """Wait until the server has taken all that was published.

@@ -265,6 +265,43 @@ def test_the_connection_is_back_after_the_wi_fi(board: Board, tmp_path: Path) ->
     assert out == "b'again' [('connect', 'lab', 'secret')] 1\n"
 
 
+@pytest.mark.parametrize(
+    ("script", "change"),
+    [
+        ("[-3] * 20", {}),
+        ("[-2] * 20", {}),
+        ("[0, 3]", {}),
+        ("[0, 3]", {"broker": "nats://b:s3cr3t-url@127.0.0.1:x"}),
+        ("[0, 3]", {"broker": "nats://b:s3cr3t-url@127.0.0.1:1"}),
+        ("[0, 3]", {"wifi": {"ssid": "", "password": "s3cr3t-wifi"}}),
+        ("[0, 3]", {"wifi": {"ssid": "lab", "password": "s3cr3t-wifi", "country": "DEU"}}),
+        ("[0, 3]", {"passwort": "s3cr3t-typo"}),
+        ("[0, 3]", {"token": 5}),
+    ],
+)
+def test_what_fails_on_a_board_shows_no_secret(
+    board: Board, tmp_path: Path, script: str, change: dict[str, Any]
+) -> None:
+    login = tmp_path / "login.conf"
+    login.write_text('authorization { user: "b", password: "another" }\n')
+    with NatsServer(tmp_path, "-c", str(login)) as server:
+        board.config.update(broker=server.url, user="b", password="s3cr3t-broker")
+        board.config["wifi"]["password"] = "s3cr3t-wifi"
+        board.config["fileserver_url"] = "http://b:s3cr3t-files@files.example"
+        board.config.update(change)
+        out = board.run(
+            "import natsbridge\n"
+            "natsbridge.log.enabled = True\n"
+            f"network.script[:] = {script}\n"
+            "try:\n    board.connect()\n"
+            "except Exception as e:\n"
+            "    print('failed', e, repr(e), getattr(e, 'details', ''))\n"
+            "    sys.print_exception(e)\n"
+        )
+    assert any(line.startswith("failed ") for line in out), out
+    assert "s3cr3t" not in "".join(out)
+
+
 def test_the_clock_may_stay_unset(board: Board) -> None:
     board.config["ntp"] = "nobody.example"
     out = board.run("network.script[:] = [0, 3]\nboard.connect().close()\nprint('on')\n")

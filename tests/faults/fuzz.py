@@ -15,11 +15,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-for _folder in ("", "conformance", "faults", "firmware"):
-    sys.path.append(str(Path(__file__).parents[1] / _folder))
+if __name__ == "__main__":
+    for _folder in ("", "conformance", "firmware"):
+        sys.path.append(str(Path(__file__).parents[1] / _folder))
 
-from fuzz_targets import TARGETS, Target, alone  # noqa: E402
-from mutator import Mutator  # noqa: E402
+from fuzz_targets import TARGETS, Target, alone
+from mutator import Mutator
 
 #: Seconds of the processor's time that an input may take.
 LIMIT_S = 1.0
@@ -73,9 +74,9 @@ def fuzz(target: Target, seed: str, count: int) -> dict[str, Any]:
 
 
 def main(seed: str, *jobs: str) -> None:
+    alone()
     signal.signal(signal.SIGPROF, too_long)
     signal.signal(signal.SIGALRM, too_long)
-    alone()
     found = {}
     for job in jobs:
         name, _, count = job.partition("=")

@@ -78,7 +78,7 @@ def kind(result: str | bytes) -> str:
 
 # ---------------------------------------------------------------- the host
 
-LOOP = asyncio.new_event_loop()
+LOOP: asyncio.AbstractEventLoop
 
 
 def code(work: Any, *codes: str) -> str:
@@ -151,11 +151,14 @@ def serve(answers: list[bytes], sizes: list[int]) -> None:
 
 
 def alone() -> None:
-    """Have all HTTP of this process go to such servers, in no time: it does nothing else."""
+    """Make this process one that does nothing but fuzzing."""
+    global LOOP
+    LOOP = asyncio.new_event_loop()
     asyncio.set_event_loop(LOOP)
     aiohttp.TCPConnector._create_connection = connect  # type: ignore[method-assign]
     plik.ATTEMPTS = 2
     plik.BASE_DELAY = 0
+    plik.MAX_DELAY = 0
 
 
 def envelope_host(data: bytes) -> str:

@@ -38,8 +38,11 @@ class MonitoredBroker:
 
     def kill(self) -> None:
         """End it without warning."""
-        self.server.process.kill()
-        self.server.process.wait(PATIENCE_S)
+        process = self.server.process
+        process.kill()
+        process.wait(PATIENCE_S)
+        # It leaves this behind, and the next one may have its number.
+        (self._folder / f"nats-server_{process.pid}.ports").unlink(missing_ok=True)
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal."""

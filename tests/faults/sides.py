@@ -13,13 +13,13 @@ from typing import Any
 
 from device import command, compiled, main_of
 
-SIDES = ("device", "desk")
+SIDES = ("device", "desktop")
 
 
 class Side:
     """A process that runs a script of tests/faults: `line` reads what it prints, `say` tells it.
 
-    side: "device" is the firmware on the unix port, "desk" natsbridge.sync on CPython.
+    side: "device" is the firmware on the unix port, "desktop" natsbridge.sync on CPython.
     folder: for what it needs, and its log of errors.
     """
 

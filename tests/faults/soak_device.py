@@ -31,7 +31,7 @@ SIZES = (100, 1_500, 20_000, 60_000)
 THRESHOLD = 50_000
 #: Seconds after which a message is sent again, and that a call may take.
 AGAIN_S = 1
-TIMEOUT_S = 5
+TIMEOUT_S = 3
 
 
 def write_pattern(path, sender, n):

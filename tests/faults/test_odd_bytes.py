@@ -14,6 +14,7 @@ import pytest
 import natsbridge
 from conftest import ScriptedHttp
 from harness import run_micropython
+from natsbridge import plik
 from natsbridge.errors import NATSBridgeError
 
 FakeNats = Callable[..., Awaitable[str]]
@@ -193,7 +194,7 @@ async def test_a_greeting_whose_max_payload_is_no_number_is_no_nats(
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize("turns", [0, 1, 2, 4, 30])
+@pytest.mark.parametrize("turns", [0, 2, 30])
 async def test_closing_in_any_moment_of_coming_back_raises_nothing(
     fake_nats: FakeNats, turns: int
 ) -> None:
@@ -245,12 +246,11 @@ async def test_chunks_that_are_none_end_a_download_at_once(fake_nats: FakeNats, 
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize(
-    "token", ['"a\\r\\nb: c"', '"a b"', '"\\u0000"', '"\\u00e9"', "5", '{"a":1}']
-)
+@pytest.mark.parametrize("token", [r'"a\r\nb: c"', '"a b"', r'"\u0000"', r'"\u00e9"', "5", "[1]"])
 async def test_a_token_that_is_no_header_is_an_error_of_the_file_server(
-    scripted: ScriptedHttp, token: str
+    scripted: ScriptedHttp, monkeypatch: pytest.MonkeyPatch, token: str
 ) -> None:
+    monkeypatch.setattr(plik, "BASE_DELAY", 0)
     scripted.answers = [scripted.answer(200, b'{"id":"ab","uploadToken":%s}' % token.encode())]
     with pytest.raises(NATSBridgeError) as e:
         await natsbridge.plik_upload(scripted.url, "a", b"abc")

@@ -33,13 +33,13 @@ from figures import Figures
 from harness import PACKAGE, load_firmware
 from natsbridge import broker, http
 from scale import runs
+from sides import SIDES
 
 DEVICES = 1000
 #: Seconds that an outage takes.
 OUTAGES = (0.5, 1, 2, 5, 10, 30, 60)
 #: Those of a broker that was only restarted.
 SHORT = (0.1, 0.25, 0.5, 1)
-SIDES = ("device", "host")
 #: ms, connect's defaults.
 DELAYS = (100, 5000)
 
@@ -243,7 +243,7 @@ print("done")
 """
 
 
-def test_real_devices_are_all_back_soon_and_not_in_step(tmp_path: Path) -> None:
+def test_real_devices_are_all_back_soon_and_not_in_step(tmp_path: Path, figures: Figures) -> None:
     """Through a proxy that takes the time at which each of their connections comes."""
     count = runs(4, 20)
     came: list[float] = []
@@ -264,7 +264,6 @@ def test_real_devices_are_all_back_soon_and_not_in_step(tmp_path: Path) -> None:
             assert board.line() == "ready"
         server.process.kill()
         server.stop()
-        lost = time.monotonic()
         time.sleep(0.3)
         server = NatsServer(tmp_path, "-m", "-1", port=port)
         opened = time.monotonic()
@@ -277,12 +276,10 @@ def test_real_devices_are_all_back_soon_and_not_in_step(tmp_path: Path) -> None:
         for board in boards:
             board.say()
             assert board.rest()[-1] == "done"
+    figures.note(8, "real-device", f"device: {count} real ones back after {took:.1f} s", took < 3)
     assert took < 3  # 2 for one; the last of many may be later, and the machine is busy
-    retries = [at - lost for at in came[count:]]
-    assert len(retries) >= count
-    windows = Counter(int(at * 10) for at in retries)
-    assert len(windows) > 1
-    assert max(windows.values()) <= count + count // 4
+    assert len(came) >= 2 * count  # each came again at least once
+    assert came[-1] - came[-count] > count / 200, "they came back in step"
 
 
 def listening(monitoring: str) -> set[str]:

@@ -20,7 +20,9 @@ from sides import Side
 #: Seconds until a side is ready again, for 99 of 100 restarts.
 READY_S = 2
 #: What each has after its third subscription was ended.
-SUBSCRIPTIONS = {side: sorted([f"storm.{side}.*", f"unused.{side}"]) for side in ("device", "desk")}
+SUBSCRIPTIONS = {
+    side: sorted([f"storm.{side}.*", f"unused.{side}"]) for side in ("device", "desktop")
+}
 
 
 class Opening:
@@ -73,12 +75,12 @@ def test_a_storm_of_restarts(tmp_path: Path, rng: random.Random, figures: Figure
     One restart of ten kills the next broker too, some moments after its port opened.
     """
     count = runs(3, 500, 60)
-    took: dict[str, list[float]] = {"device": [], "desk": []}
+    took: dict[str, list[float]] = {"device": [], "desktop": []}
     with contextlib.ExitStack() as stack:
         broker = stack.enter_context(MonitoredBroker(tmp_path))
         peers = [
             stack.enter_context(Side(me, "restarts_device.py", tmp_path, broker.url, me, other))
-            for me, other in (("device", "desk"), ("desk", "device"))
+            for me, other in (("device", "desktop"), ("desktop", "device"))
         ]
         for peer in peers:
             assert peer.line() == "ready"
@@ -121,10 +123,10 @@ def test_a_storm_of_restarts(tmp_path: Path, rng: random.Random, figures: Figure
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("side", ["device", "desk"])
+@pytest.mark.parametrize("side", ["device", "desktop"])
 def test_alone_it_is_ready_again_at_once(side: str, tmp_path: Path) -> None:
     """After a restart that takes a moment only: an outage of nothing but the kill and the start."""
-    other = "desk" if side == "device" else "device"
+    other = "desktop" if side == "device" else "device"
     with (
         MonitoredBroker(tmp_path) as broker,
         Side(side, "restarts_device.py", tmp_path, broker.url, side, other) as peer,

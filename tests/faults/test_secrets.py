@@ -328,8 +328,8 @@ def test_the_command_prints_none(world: World, bare: Runner, command: str, where
     files = world.files.url.replace("://", f"://device:{login}@")
     rest = {
         "send": ["send", "x.y", "hello", "--file", "f", "--fileserver", files],
-        "receive": ["receive", "x.y", "--count=1", "--timeout=0.3"],
-        "watch": ["watch", "x.y", "--count=1", "--timeout=0.3"],
+        "receive": ["receive", "x.y", "--count=1", "--timeout=0.1"],
+        "watch": ["watch", "x.y", "--count=1", "--timeout=0.1"],
         "doctor": ["doctor"],
     }[command]
     (bare.cwd / "f").write_bytes(bytes(600_000))

@@ -23,11 +23,14 @@ from meddler import Meddler
 from natsbridge.client import Connection, Msg
 from natsbridge.errors import NATSBridgeError
 from proxy import TlsProxy
+from scale import runs
 
 DEVICE = (Path(__file__).parent / "trust_device.py").read_text()
 SECRET = "s3cret-of-the-broker"
 LOGIN = f'authorization {{ user: "device", password: "{SECRET}", timeout: 5 }}\n'
 SIDES = ("host", "device")
+#: How TLS is asked for, beside a CA.
+SCHEMES = ("nats", "tls")[: runs(1, 2)]
 
 
 class Outcome(NamedTuple):
@@ -255,7 +258,7 @@ def secure(brokers: Callable[[str], Logged]) -> Logged:
     return brokers("good")
 
 
-@pytest.mark.parametrize("scheme", ["nats", "tls"])
+@pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("how", STRIPPED)
 @pytest.mark.parametrize("what", CREDENTIALS)
 def test_no_credentials_where_tls_required_is_stripped(
@@ -281,7 +284,7 @@ def test_no_credentials_where_tls_required_is_stripped(
     assert side.signed == before
 
 
-@pytest.mark.parametrize("scheme", ["nats", "tls"])
+@pytest.mark.parametrize("scheme", SCHEMES)
 def test_a_broker_that_comes_back_without_tls_gets_no_credentials(
     certificates: BadCertificates, side: Side, scheme: str, tmp_path: Path
 ) -> None:
@@ -406,6 +409,7 @@ async def _lose(
     return dict(zip(desktops, found, strict=True))
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize(
     "who",
     ["device-nats", "device-tls", "host-nats", "host-tls", "host-that-was-told-nothing-of-tls"],

@@ -25,10 +25,12 @@ from typing import BinaryIO
 
 import click
 
+import natsbridge
 from natsbridge.cli.output import FAILED, Output
 from natsbridge.cli.settings import CONFIG, DATA, output_options
 from natsbridge.errors import INVALID_ARGUMENT, NATS_CONNECTION_FAILED, NATSBridgeError
 from natsbridge.fileserver import FileServer
+from natsbridge.streams import Streams
 
 try:
     import fcntl
@@ -48,6 +50,9 @@ PORT = click.IntRange(1, 65535)
 BROKER_PORT = 4222
 FILE_PORT = 8080
 USER = "natsbridge"
+#: The stream for what is sent durably.
+STREAM = "BRIDGE"
+STREAM_SUBJECTS = "bridge.>"
 LOOPBACK = "127.0.0.1"
 EVERYWHERE = "0.0.0.0"
 #: Seconds for the broker to listen, and to end.
@@ -289,6 +294,7 @@ async def _serve(
         folder / "files", host=host, port=file_port, token=password, on_trouble=out.warn
     )
     async with _broker(folder, host, port, password) as broker, files:
+        await _stream(address, port, password)
         _announce(out, folder, address, port, file_port, password)
         ended = asyncio.create_task(broker.wait())
         stop = asyncio.create_task(stopped.wait())
@@ -304,6 +310,16 @@ async def _serve(
     return None
 
 
+async def _stream(address: str, port: int, password: str) -> None:
+    """Make the stream for what is sent durably, unless there is one."""
+    url = f"nats://{address}:{port}"
+    user = USER if password else ""
+    async with await natsbridge.connect(url, user=user, password=password, reconnect=False) as nc:
+        streams = Streams(nc)
+        if await streams.find(STREAM) is None:
+            await streams.create(STREAM, [STREAM_SUBJECTS])
+
+
 def _announce(
     out: Output, folder: Path, address: str, port: int, file_port: int, password: str
 ) -> None:
@@ -316,6 +332,7 @@ def _announce(
     out.line("NATSBridge is up." if password else "NATSBridge is up, for this machine alone.")
     out.line(f"  broker       {broker}")
     out.line(f"  file server  {files}")
+    out.line(f"  stream       {STREAM} keeps what is sent durably to {STREAM_SUBJECTS} for 24 h")
     out.line(f"  data         {folder}")
     if password:
         out.line()
