@@ -17,6 +17,9 @@ from monitored import PATIENCE_S, MonitoredBroker
 from scale import runs
 from sides import Side
 
+#: In 96 KB what connects again does not always fit beside the test's script, and each such attempt
+#: counts as one that failed: the device is back after up to 5 s then.
+HEAP = "192K"
 #: Seconds until a side is ready again, for 99 of 100 restarts.
 READY_S = 2
 #: What each has after its third subscription was ended.
@@ -76,10 +79,13 @@ def test_a_storm_of_restarts(tmp_path: Path, rng: random.Random, figures: Figure
     """
     count = runs(3, 500, 60)
     took: dict[str, list[float]] = {"device": [], "desktop": []}
+    down: list[float] = []
     with contextlib.ExitStack() as stack:
         broker = stack.enter_context(MonitoredBroker(tmp_path))
         peers = [
-            stack.enter_context(Side(me, "restarts_device.py", tmp_path, broker.url, me, other))
+            stack.enter_context(
+                Side(me, "restarts_device.py", tmp_path, broker.url, me, other, heap=HEAP)
+            )
             for me, other in (("device", "desktop"), ("desktop", "device"))
         ]
         for peer in peers:
@@ -88,7 +94,8 @@ def test_a_storm_of_restarts(tmp_path: Path, rng: random.Random, figures: Figure
         for n in range(count):
             time.sleep(rng.uniform(0, 1))
             broker.kill()
-            time.sleep(rng.uniform(0, 0.3))
+            killed = time.monotonic()
+            time.sleep(rng.uniform(0, 0.1))
             if n % 10 == 9:
                 broker.start()
                 time.sleep(rng.uniform(0, 0.2))
@@ -96,6 +103,7 @@ def test_a_storm_of_restarts(tmp_path: Path, rng: random.Random, figures: Figure
             with Opening(broker) as opening:
                 broker.start()
             assert opening.at, "nobody saw its port"
+            down.append(opening.at - killed)
             for side, seconds in until_ready(broker, opening.at).items():
                 took[side].append(seconds)
         for peer in peers:  # they still do what they did
@@ -110,11 +118,12 @@ def test_a_storm_of_restarts(tmp_path: Path, rng: random.Random, figures: Figure
         late = sorted(seconds)[max(0, count - count // 100 - 1)]
         good = late <= READY_S and not seen["wrong"] and not seen["twice"]
         text = (
-            f"{side}: {count} kills, ready after {late:.2f} s (p99), {seen['taken']} messages,"
+            f"{side}: {count} kills, down for {sorted(down)[count // 2]:.2f} to {max(down):.2f} s,"
+            f" ready after {late:.2f} s (p99), {seen['taken']} messages,"
             f" {seen['wrong'] + seen['twice']} of them wrong or twice"
         )
         figures.note(3, f"restarts-{side}", text, good)
-        assert late <= READY_S, sorted(seconds)
+        assert late <= READY_S, (sorted(seconds)[-9:], sorted(down)[-9:])
     for seen in told.values():
         assert seen["taken"] > 2 * count
         assert seen["wrong"] == seen["twice"] == 0, seen
