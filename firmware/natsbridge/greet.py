@@ -1,5 +1,5 @@
 """Getting connected, and connected again: TCP, INFO, TLS, CONNECT, the first PONG, and the
-subscriptions. Dropped again afterwards.
+subscriptions. (MQTT's part is mqttgreet.) Dropped again afterwards.
 
 All of it is one generator, which yields wherever it would wait: calls that may wait drive it to its
 end under their deadline, those that may not take a step. What is no step is what the port does in
@@ -42,7 +42,7 @@ def connect(nc, deadline, wait):
             flag = next(dialer.steps)
         except BaseException as e:  # StopIteration: it is done
             nc._dialer = None
-            drop("greet", "news", "tcp", "dial")
+            drop("greet", "mqttgreet", "news", "tcp", "dial")
             if not isinstance(e, StopIteration):
                 dialer.close()
                 raise
@@ -141,6 +141,60 @@ class Dialer:
         host, port, who, secure, name = server
         self.stream = stream = Stream(None, 0, None, nc.idle)
         yield from connecting(stream, host, port)
+        if options["mqtt"]:
+            from .mqttgreet import hello
+
+            if secure:
+                from .tls import Handshake
+
+                Handshake(stream, nc.tls, name)
+            scheme = "mqtts" if secure else "mqtt"
+            reader, info = yield from hello(self, stream, who)
+        else:
+            reader, info, secure = yield from self._hello(stream, who, secure, name)
+            scheme = "tls" if secure else "nats"
+        while nc._stream:
+            # The old connection ends when what it was sent is there and what it sent is taken.
+            lines = "".join(["UNSUB %d\r\n" % sid for sid in nc._subs])
+            nc._dirty = False
+            nc._stream.post((lines + "PING\r\n").encode())
+            nc._pings += 1
+            while nc._stream and (
+                nc._pings or nc._head or nc._unread or nc._busy or nc._stream.rest
+            ):
+                yield -1
+            if nc._stream and not nc._dirty:
+                nc._drop("moved")
+        for one in nc._draining:
+            nc._subs.pop(one[1], None)  # what the old server still had is gone
+            one[0] = 0
+        nc._pings = 0
+        nc._posted = False
+        lines = b""
+        for sid in nc._subs:
+            sub = nc._subs[sid]
+            if not sub._error:
+                lines += nc.line(sub)
+                if sub._limit and not options["mqtt"]:
+                    lines += b"UNSUB %d %d\r\n" % (sid, sub._limit - sub._got)
+        yield from _write(stream, lines)
+        stream.reader = reader
+        nc._stream = stream
+        nc._seen = nc._quiet = options["since"] = time.ticks_ms()
+        nc.url = "%s://%s:%d" % (
+            scheme,
+            "[" + host + "]" if ":" in host else host,
+            port,
+        )
+        nc.connected = True
+        options["server"] = server
+        stream.deadline = nc.deadline
+        take_info(nc, info)
+
+    def _hello(self, stream, who, secure, name):
+        """Shake hands, in steps: the reader, the server's INFO, and whether there is TLS."""
+        nc = self.nc
+        options = nc._options
         reader = Reader(stream, 512)
         early = secure and isinstance(nc.tls, dict) and nc.tls.get("handshake_first")
         info = None if early else parse_info((yield from _line(reader)))
@@ -192,43 +246,7 @@ class Dialer:
                 stream.post(b"PONG\r\n")
             elif op[:3] != b"+OK":
                 raise ValueError("unknown operation %r" % line[:32])
-        while nc._stream:
-            # The old connection ends when what it was sent is there and what it sent is taken.
-            lines = "".join(["UNSUB %d\r\n" % sid for sid in nc._subs])
-            nc._dirty = False
-            nc._stream.post((lines + "PING\r\n").encode())
-            nc._pings += 1
-            while nc._stream and (
-                nc._pings or nc._head or nc._unread or nc._busy or nc._stream.rest
-            ):
-                yield -1
-            if nc._stream and not nc._dirty:
-                nc._drop("moved")
-        for one in nc._draining:
-            nc._subs.pop(one[1], None)  # what the old server still had is gone
-            one[0] = 0
-        nc._pings = 0
-        nc._posted = False
-        lines = ""
-        for sid in nc._subs:
-            sub = nc._subs[sid]
-            if not sub._error:
-                lines += "SUB %s %s %d\r\n" % (sub.subject, sub.queue, sid)
-                if sub._limit:
-                    lines += "UNSUB %d %d\r\n" % (sid, sub._limit - sub._got)
-        yield from _write(stream, lines.encode())
-        stream.reader = reader
-        nc._stream = stream
-        nc._seen = nc._quiet = options["since"] = time.ticks_ms()
-        nc.url = "%s://%s:%d" % (
-            "tls" if secure else "nats",
-            "[" + host + "]" if ":" in host else host,
-            port,
-        )
-        nc.connected = True
-        options["server"] = server
-        stream.deadline = nc.deadline
-        take_info(nc, info)
+        return reader, info, secure
 
 
 def _line(reader):
