@@ -23,11 +23,11 @@ from stage import BUILD, ToolError, device, mqtt_server
 #: Bytes: what the code shall hold, and what it may not exceed (it fails the build). A saving lowers
 #: the ceiling; where budget and ceiling meet, the goal is reached.
 BUDGETS = {
-    "connect + direct send": (20 * 1024, 29_700),
-    "connect + direct receive": (20 * 1024, 40_850),
-    "direct and link, both ways": (32 * 1024, 65_900),
+    "connect + direct send": (20 * 1024, 29_650),
+    "connect + direct receive": (20 * 1024, 40_800),
+    "direct and link, both ways": (32 * 1024, 65_800),
     "MQTT, beyond the core": (5 * 1024, 5 * 1024),
-    "every module at once": (56 * 1024, 118_300),
+    "every module at once": (56 * 1024, 111_000),
 }
 #: The heap to measure in, and the one to try where that is too small.
 HEAPS = ("64K", "256K")

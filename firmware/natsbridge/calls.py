@@ -78,7 +78,7 @@ def drain(nc, sids, timeout):
         return
     try:
         lines = b"".join([_leave(nc, nc._subs[sid]) for sid in sids])
-        nc._stream.write(lines + nc.line())
+        nc._stream.write(lines + nc.line(None))
         nc._pings += 1
         for sid in sids:
             nc._draining.append([nc._pings, sid])

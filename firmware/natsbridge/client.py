@@ -209,7 +209,7 @@ class Connection:
                     PAYLOAD_TOO_LARGE, "publish", size, self.url, self.max_payload, size=size
                 )
             try:
-                self.send(stream, subject, head, payload)
+                self.send(stream, subject, head, payload, b"\r\n")
                 return
             except OSError as e:
                 error = e
@@ -218,7 +218,7 @@ class Connection:
                 self._fail(error, "publish")
             self._drop(error)  # it can't have arrived whole: once again, in a new connection
 
-    def send(self, stream, subject, head, payload, end=b"\r\n"):
+    def send(self, stream, subject, head, payload, end):
         """Write a message. Raises OSError, and what its source does."""
         self._checked = ""
         self._busy = True  # sources and callbacks must not write in between
@@ -260,7 +260,7 @@ class Connection:
         stream = self._ready(deadline)
         stream.deadline = deadline
         try:
-            stream.write(self.line())
+            stream.write(self.line(None))
             self._pings += 1
             while self._pings:
                 msg = self._take()
@@ -300,8 +300,8 @@ class Connection:
         self._subs[self._sid] = sub
         return sub
 
-    def line(self, sub=None):
-        """What asks the server for a subscription, or for a sign of life."""
+    def line(self, sub):
+        """What asks the server for a subscription, or, for None, for a sign of life."""
         if sub:
             return ("SUB %s %s %d\r\n" % (sub.subject, sub.queue, sub._sid)).encode()
         return b"PING\r\n"
@@ -380,7 +380,7 @@ class Connection:
         if time.ticks_diff(due, now) <= 0:
             if self._pings > 1:
                 raise OSError("the server does not answer PING")
-            self._stream.post(self.line())
+            self._stream.post(self.line(None))
             self._pings += 1
             self._quiet = due = now
         if self._stream.rest:  # a PONG that the socket did not take

@@ -76,15 +76,15 @@ def connect(
     check("ping_interval", ping_interval, 0, float)
     check("pending_size", pending_size)
     mqtt = [str(s)[:7] in ("mqtt://", "mqtts:/") for s in servers]
-    if True in mqtt:
-        from .mqttgreet import check_options
-
-        check_options(mqtt, jwt or nkey or pending_size, qos, session, id, max_payload)
-        mqtt = True
-    else:
-        if will is not None:
-            raise fail(INVALID_ARGUMENT, "will")
-        mqtt = False
+    if True in mqtt and False in mqtt:
+        raise fail(INVALID_ARGUMENT, "mqtt-servers")
+    mqtt = mqtt[0]
+    if mqtt and (jwt or nkey or pending_size):
+        raise fail(INVALID_ARGUMENT, "mqtt", "jwt, nkey and pending_size")
+    if not mqtt and will is not None:
+        raise fail(INVALID_ARGUMENT, "will")
+    if session and not id:
+        raise fail(INVALID_ARGUMENT, "session")
     if tls == {}:
         tls = True  # TLS, with no options: never plain TCP
     who = {"name": name, "user": user, "pass": password, "auth_token": token}
@@ -122,9 +122,6 @@ def connect(
         "queue": [],  # what was published while disconnected
         "why": "",  # what the servers said in the last round
         "mqtt": mqtt,
-        "qos": qos,
-        "session": session,
-        "max_payload": max_payload,
     }
     nc.tls = tls
     nc._limit = int(min(ping_interval * 1000, _EVER)) or _EVER
@@ -132,9 +129,9 @@ def connect(
         nc.idle = _guarded(nc, on_idle)
     try:
         if mqtt:
-            from .mqttgreet import set_will
+            from .mqttgreet import set_options
 
-            set_will(nc, will)
+            set_options(nc, qos, session, max_payload, will)
         nc._ready(until(timeout))
     except BaseException:
         nc.close()

@@ -26,7 +26,7 @@ class MQTT(Connection):
     _acked = 0  # of what was acknowledged last: that goes in order
     _asked = 0  # ticks_ms of the last PINGREQ
 
-    def send(self, stream, subject, head, payload):
+    def send(self, stream, subject, head, payload, end):
         """Publish a message; at QoS 1 until its PUBACK is here, again in a new connection where
         this one is lost.
 
@@ -69,7 +69,7 @@ class MQTT(Connection):
             if passed(end):
                 self._fail("no PUBACK in time", "publish")
 
-    def line(self, sub=None, op=0x82):
+    def line(self, sub, op=0x82):
         """See Connection.line; with `op` 0xA2, what ends a subscription."""
         if not sub:
             self._asked = time.ticks_ms()
@@ -89,7 +89,8 @@ class MQTT(Connection):
         """See Connection.close."""
         if self._stream and not self._busy:
             try:
-                self._stream.post(b"\xe0\0")  # without a will
+                self._stream.deadline = until(self._options["timeout"])
+                self._stream.write(b"\xe0\0")  # without a will
             except OSError:
                 pass
         super().close()

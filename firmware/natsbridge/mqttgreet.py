@@ -23,34 +23,23 @@ _CODES = (
 )
 
 
-def check_options(mqtt, others, qos, session, id, max_payload):
-    """Raise INVALID_ARGUMENT for options that do not go together, or not with MQTT.
-
-    mqtt: for each server whether it is one of MQTT.
-    """
-    if False in mqtt:
-        raise fail(INVALID_ARGUMENT, "mqtt-servers")
-    if others:
-        raise fail(INVALID_ARGUMENT, "mqtt", "jwt, nkey and pending_size")
+def set_options(nc, qos, session, max_payload, will):
+    """Keep connect's options. Raises INVALID_ARGUMENT, and for the will as smartsend does."""
     check("qos", qos)
     check("max_payload", max_payload, 512)
     if qos > 1:
         raise fail(INVALID_ARGUMENT, "mqtt", "QoS 2")
-    if session and not id:
-        raise fail(INVALID_ARGUMENT, "session")
-
-
-def set_will(nc, will):
-    """Make the will that CONNECT leaves. Raises as smartsend does, and INVALID_ARGUMENT."""
-    nc._options["will"] = b""
+    options = nc._options
+    options.update({"qos": qos, "session": session, "max_payload": max_payload, "will": b""})
     if will is not None:
         if not isinstance(will, (tuple, list)) or len(will) != 2:
             raise fail(INVALID_ARGUMENT, "will")
-        nc._options["will"] = Will(nc, will[0], will[1]).data
+        options["will"] = Will(nc, will[0], will[1]).data
 
 
-def hello(dialer, stream, who):
-    """Shake hands, in steps: the reader, and what an INFO would say."""
+def hello(dialer, stream, who, name):
+    """Shake hands, in steps, with TLS for a server of this `name`: the reader, and what an INFO
+    would say."""
     nc = dialer.nc
     options = nc._options
     user = who.get("user", "").encode()
@@ -76,6 +65,10 @@ def hello(dialer, stream, who):
     data = b"\0\4MQTT\4" + bytes((flags, alive >> 8, alive & 255)) + data
     from .greet import _line, _write
 
+    if name:
+        from .tls import Handshake
+
+        Handshake(stream, nc.tls, name)
     yield from _write(stream, packet(16, data))
     reader = Packets(stream, 512)
     line = yield from _line(reader)

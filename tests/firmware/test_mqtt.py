@@ -40,7 +40,7 @@ def test_payloads_of_every_way_cross_between_mqtt_and_nats(
     desk.flush()
     main = main_of(Path(__file__).with_name("mqtt_device.py"), tmp_path)
     arguments = server.mqtt, file_url, str(tmp_path)
-    device = micropython(main, *arguments, heap="80K", path=compiled())
+    device = micropython(main, *arguments, heap="96K", path=compiled())
     try:
         env = sync.smartreceive(sub.next(10), fileserver_url=file_url)
         assert env["sender_name"] == "pico"

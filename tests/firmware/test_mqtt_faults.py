@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -267,24 +268,14 @@ def test_a_message_is_acknowledged_when_its_body_was_taken_and_not_before() -> N
     """Small: when it has come. Large: when it is read; not where nobody begins to; and where
     somebody gave up in its middle, when it is passed over, so that it does not come for ever."""
     acks: list[int] = []
-    went = []
 
     def talk(client: Client) -> None:
         greet(client)
         granted(client)
         for pid, size in enumerate((10, 5000, 5000, 5000, 10), 1):
             client.send(publish(b"a", bytes(size), pid))
-        client.socket.settimeout(0.3)
-        for _ in range(2):
-            with contextlib.suppress(OSError, EOFError):
-                while True:
-                    acks.append(client.until(0x40)[1])
-            client.input = client.socket.makefile("rb")
-            went.append(list(acks))
-            with contextlib.suppress(ValueError):  # the device has ended
-                board.say()
-            acks.clear()
-            client.socket.settimeout(3)
+        while True:
+            acks.append(client.until(0x40)[1])
 
     with (
         play(talk) as broker,
@@ -302,18 +293,18 @@ sub.next(3)  # and nobody reads it
 msg = sub.next(3)
 msg.readinto(bytearray(100), 100)
 print(len(sub.next(3).data))
-sys.stdin.readline()
 nc.close()
 """,
             at(broker),
         ) as board,
     ):
-        # The broker looks for 0.3 s, and then until the device hangs up.
         assert board.line() == "10"
-        assert board.line() == "10"
+        time.sleep(0.3)
+        before = list(acks)
         board.say()
-        assert board.rest() == []
-    assert went == [[1], [2, 4, 5]]
+        assert board.rest() == ["10"]
+    assert before in ([], [1])  # the rest of what a socket does not take is written later
+    assert acks == [1, 2, 4, 5]
 
 
 def test_what_the_queue_has_no_room_for_is_not_acknowledged() -> None:

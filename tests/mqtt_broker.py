@@ -79,16 +79,20 @@ class Client:
 
     def read(self) -> tuple[int, bytes]:
         """The next packet: its first byte, and what comes after its length."""
-        op = self.input.read(1)
-        if not op:
-            raise EOFError
+        op = self._bytes(1)[0]
         n = shift = 0
         more = 128
         while more & 128:
-            more = self.input.read(1)[0]
+            more = self._bytes(1)[0]
             n |= (more & 127) << shift
             shift += 7
-        return op[0], self.input.read(n)
+        return op, self._bytes(n)
+
+    def _bytes(self, n: int) -> bytes:
+        data = self.input.read(n)
+        if len(data) < n:
+            raise EOFError
+        return data
 
     def until(self, op: int) -> bytes:
         """Read up to a packet of this kind; PINGREQs are answered."""
