@@ -19,7 +19,7 @@ DEVICE := $(patsubst %.py,build/%.mpy,$(wildcard tools/*_device.py))
 
 .PHONY: help demo test test-long test-peers test-fleet test-rough faults lint firmware footprint tls bench
 .PHONY: clean chromium
-.PHONY: flash repl logs unflash
+.PHONY: modules flash repl logs unflash
 .DELETE_ON_ERROR:
 
 help:
@@ -81,21 +81,25 @@ lint: firmware $(DEVICE)  ## formatting, lint, types, spelling
 	  $(filter-out %_device.py,$(wildcard tools/*.py))
 	@$(BIN)/codespell
 
-firmware: $(MPY)  ## the device's package as .mpy in build/firmware/, for mip too
+# What is no module any more would be flashed, too.
+modules: $(MPY)
 	@rm -f $(filter-out $(MPY),$(wildcard build/firmware/natsbridge/*.mpy))
+
+firmware: modules  ## the device's package as .mpy in build/firmware/, for mip too
 	@echo "$(words $(MPY)) modules, $$(cat $(MPY) | wc -c | tr -d ' ') bytes, in build/firmware/natsbridge/"
 	@$(BIN)/python tools/release.py
 
 # What natsbridge flash is told: the variables of the command line, where they are given.
 TOLD = $${CONFIG:+--config "$$CONFIG"} $${PROGRAM:+--program "$$PROGRAM"} $${IMAGE:+--image "$$IMAGE"}
 
-flash: firmware  ## a program onto a board: BOARD= PORT= CONFIG= PROGRAM= IMAGE=
-	@test -n "$$BOARD" || { echo "Which? make flash BOARD=$$(cd boards && echo */board.json | \
-	    sed 's|/board.json||g; s/ / or BOARD=/g')" >&2; exit 1; }
+flash: modules  ## a program onto a board: BOARD= PORT= CONFIG= PROGRAM= IMAGE=
+	@test -n "$$BOARD" || { echo "Which board? make flash BOARD=NAME, of these:" >&2; \
+	    for path in boards/*/board.json; do basename $${path%/board.json}; done >&2; exit 1; }
 	@if test "$$BOARD$$PORT" = unix; then exec $(BIN)/python tools/flash_unix.py $(TOLD); \
 	  else exec $(BIN)/natsbridge flash "$$BOARD" $${PORT:+--device "$$PORT"} $(TOLD); fi
 
 repl: $(READY)  ## type to the board; PORT=
+	@case "$$PORT" in /*) test -e "$$PORT" || { echo "There is no port $$PORT." >&2; exit 1; };; esac
 	@exec $(BIN)/mpremote $${PORT:+connect "$$PORT"} repl
 
 logs: $(READY)  ## follow what the board prints; PORT=

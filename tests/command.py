@@ -182,6 +182,7 @@ class Runner:
         environ: dict[str, str] | None = None,
         typed: Sequence[tuple[str, str]] = (),
         until_: str = "",
+        **options: Any,
     ) -> tuple[int, str]:
         """Run it on a terminal of 80 columns: its exit code and all that came there.
 
@@ -196,7 +197,7 @@ class Runner:
 
         terminal = dict.fromkeys(("stdin", "stdout", "stderr"), side)
         both = {"TERM": "xterm-256color", **(environ or {})}
-        p = self.start(*arguments, environ=both, preexec_fn=session, **terminal)
+        p = self.start(*arguments, environ=both, preexec_fn=session, **terminal, **options)
         os.close(side)
         got = b""
         seen = 0
@@ -205,8 +206,10 @@ class Runner:
         while time.monotonic() < deadline:
             if waiting and (at := got.find(waiting[0][0].encode(), seen)) >= 0:
                 seen = at + len(waiting[0][0])
-                time.sleep(0.3)  # as people do: Ctrl-C just before it reads would wait for Enter
-                os.write(main, waiting.pop(0)[1].encode())
+                text = waiting.pop(0)[1]
+                if text == "\x03":
+                    time.sleep(0.3)  # as people do: just before it reads, it would wait for Enter
+                os.write(main, text.encode())
             if not select.select([main], [], [], 0.1)[0]:
                 continue
             try:

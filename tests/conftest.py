@@ -28,6 +28,8 @@ from jspeers import JsPeer, start
 from proxy import TlsProxy
 from scale import SCALE, SEED, dice
 
+pytest_plugins = ("checkouts",)
+
 NATS_SERVER = str(Path(sys.executable).with_name("nats-server"))
 #: Seconds for a server to come up.
 START_S = 10

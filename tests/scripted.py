@@ -96,6 +96,10 @@ class Peer:
         """Read a piece of a body."""
         return self._input.read(size)
 
+    def line(self) -> bytes:
+        """Read a line."""
+        return self._input.readline()
+
     def send(self, data: bytes) -> None:
         """Send bytes as they are."""
         self.socket.sendall(data)

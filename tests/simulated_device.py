@@ -164,7 +164,9 @@ class WDT:
 
 like_machine = Like(machine)
 like_machine.reset = reset
-like_machine.unique_id = lambda: b"\x51\x3d"
+like_machine.unique_id = lambda: bytes.fromhex(told["chip"])
+like_machine.PWRON_RESET = 1
+like_machine.reset_cause = lambda: 1 if told["powered_on"] else 3
 like_machine.WDT = WDT
 sys.modules["machine"] = like_machine
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import hashlib
 import json
 import os
 import pty
@@ -70,6 +71,9 @@ class Simulator:
         self._told = {**OPTIONS, **told}
         self._left = self._told["bytes"]
         self._operations = self._told["operations"]
+        chip = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:16]
+        #: What a start of its own knows of the ones before.
+        self._start_told = {"chip": chip, "powered_on": True}
         self._attach()
 
     # -- its port
@@ -100,7 +104,9 @@ class Simulator:
         tty.setraw(side)
         environment = {
             **os.environ,
-            "SIMULATED": json.dumps({**self._told, "operations": self._operations, "main": main}),
+            "SIMULATED": json.dumps(
+                {**self._told, **self._start_told, "operations": self._operations, "main": main}
+            ),
             "MICROPYPATH": ".frozen",
         }
         self._process = subprocess.Popen(
@@ -139,6 +145,7 @@ class Simulator:
 
     def _hard_reset(self) -> None:
         self._watchdog_end = None
+        self._start_told["powered_on"] = False
         if self._told["usb"]:
             self._detach()
             time.sleep(AWAY_S)
@@ -255,6 +262,7 @@ class Simulator:
             self._watchdog_end = time.monotonic() + int(text.split()[1]) / 1000
 
     _watchdog_end: float | None = None
+    pressed = False  # its reset button
 
     def run(self) -> None:
         """Be a board until the power fails."""
@@ -275,7 +283,9 @@ class Simulator:
             sources.append(self._end)
         wants = [self._cable] if self._unread else []
         ready, writable, _ = select.select(sources, wants, [], 0.1)
-        if self._watchdog_end is not None and time.monotonic() > self._watchdog_end:
+        bites = self._watchdog_end is not None and time.monotonic() > self._watchdog_end
+        if bites or self.pressed:
+            self.pressed = False
             self._kill()
             self._hard_reset()
             return
@@ -332,6 +342,10 @@ class Board:
         self._process.stdin.write(b"\n")
         self._process.stdin.flush()
 
+    def press_reset(self) -> None:
+        """Press its reset button."""
+        self._process.send_signal(signal.SIGUSR1)
+
     def lost_power(self, patience: float = 10) -> bool:
         """Tell whether it has lost its power, or is losing it."""
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -372,6 +386,7 @@ def main() -> None:
     folder, *rest = sys.argv[1:]
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     simulator = Simulator(Path(folder), **json.loads(rest[0] if rest else "{}"))
+    signal.signal(signal.SIGUSR1, lambda *_: setattr(simulator, "pressed", True))
     try:
         print(simulator.port, flush=True)
         simulator.run()

@@ -15,20 +15,24 @@ import sys
 import time
 import urllib.request
 import venv
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from certificates import Certificates
+from checkouts import PICO, SECRET, uf2
+from command import Runner, fits, lines_of_screen
 from conftest import NATS_SERVER, NatsServer, free_ports
 from device import micropython
 from natsbridge import sync
 from natsbridge.cli.settings import tomllib
 from proxy import TlsProxy
+from simulator import Board
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+HARDWARE = Path(__file__).parent / "firmware" / "hardware"
 #: The address in the snippets, which no test machine has.
 BROKER = "nats://192.168.1.10:4222"
 
@@ -98,6 +102,45 @@ def test_the_quick_start_runs(tmp_path: Path) -> None:
     assert (device.returncode, desktop.returncode) == (0, 0)
     assert device_out == "relay dictionary {'on': True}\n"
     assert desktop_out.startswith("pico readings jsontable [{")
+
+
+def test_a_device_that_sleeps(tmp_path: Path) -> None:
+    """It wakes three times: with the broker, without it, and when it is back."""
+    [code] = re.findall(r"```python\n# sleeps\n(.*?)```", README, re.S)
+    _, send = command_lines("natsbridge receive bridge.readings")
+    streams, port = str(tmp_path / "streams"), free_ports(1)[0]
+    (tmp_path / "spool").mkdir()
+
+    def wake() -> list[str]:
+        url = f"nats://127.0.0.1:{port}"
+        script = tmp_path / "main.py"
+        text = str(code).replace(BROKER, url).replace('"spool"', repr(str(tmp_path / "spool")))
+        script.write_text("import sys\nsys.path.insert(0, %r)\n" % str(HARDWARE) + text)  # noqa: UP031
+        device = micropython(script, heap="192K")
+        try:
+            out, _ = device.communicate(timeout=30)
+        finally:
+            device.kill()
+            device.wait()
+        assert device.returncode == 0, out
+        return out.splitlines()
+
+    def run(*words: str) -> None:
+        environ = {**os.environ, "NATS_URL": f"nats://127.0.0.1:{port}"}
+        line = [sys.executable, "-m", *words]
+        subprocess.run(line, env=environ, cwd=tmp_path, check=True, capture_output=True, timeout=30)
+
+    with NatsServer(tmp_path, "-js", "-sd", streams, port=port):
+        run("natsbridge", "stream", "create", "BRIDGE", "bridge.>")
+        assert wake() == ["asleep for 60000 ms"]
+        run(*send)
+    assert wake() == ["asleep for 60000 ms"]
+    with NatsServer(tmp_path, "-js", "-sd", streams, port=port):
+        assert wake() == ["[('dict', {'celsius': 900}, 'dictionary')]", "asleep for 60000 ms"]
+        assert wake() == ["asleep for 60000 ms"]
+        words = "natsbridge receive bridge.readings --durable desk --timeout 1 --out got"
+        run(*words.split())
+    assert len(list((tmp_path / "got").glob("t*.json"))) == 4
 
 
 def shown(first: str) -> list[str]:
@@ -171,6 +214,62 @@ def test_the_commands_of_the_quick_start_run(tmp_path: Path) -> None:
     assert (folder / "photo.jpg").read_bytes() == (tmp_path / "photo.jpg").read_bytes()
     assert (folder / "text.txt").read_text() == "Hello"
     assert json.loads((folder / "dict.json").read_text()) == {"on": True}
+
+
+def test_an_empty_pico_w_is_flashed_and_its_messages_arrive(
+    bare: Runner, noted: Callable[[], str], tmp_path: Path
+) -> None:
+    """By the commands that it shows, and the answers to what they ask, on a simulated board."""
+    root = Path(__file__).parent.parent
+    if not (root / ".venv" / ".ready").exists():
+        pytest.skip("make has not made .venv")
+    for path in (".venv", "Makefile", "boards", "build", "firmware", "host", "tools"):
+        (tmp_path / path).symlink_to(root / path)
+    firmware, up, image, receive, own = command_lines("make firmware\n.venv/bin/natsbridge up")
+    ports = list(map(str, free_ports(2)))
+    [kiln] = re.findall(r"```python\n(# kiln\.py\n.*?)```", README, re.S)
+    (tmp_path / "kiln.py").write_text(kiln)
+    (tmp_path / "RPI_PICO_W.uf2").write_bytes(uf2(0xE48BFF56))
+    # Its drive is mounted for a user whose folder of drives this is.
+    (tmp_path / "drives" / "RPI-RP2").mkdir(parents=True)
+    (tmp_path / "drives" / "RPI-RP2" / "INFO_UF2.TXT").write_text("Board-ID: RPI-RP2\n")
+    bare.environ["USER"] = os.path.relpath(tmp_path / "drives", "/media")
+    [dialog] = re.findall(r"```\n(Name of the Wi-Fi: .*?)```", README, re.S)
+    dialog = dialog.replace("192.168.1.10:4222", f"127.0.0.1:{ports[0]}")
+    dialog = dialog.replace("192.168.1.10:8080", f"127.0.0.1:{ports[1]}")
+    typed = []
+    for line in dialog.splitlines():
+        question, answer = re.fullmatch(r"(.*(?:\)|\]|Wi-Fi):) ?(.*)", line).groups()
+        typed.append((question, (SECRET if "password" in question else answer) + "\n"))
+    (tmp_path / "disk").mkdir()
+
+    def make(line: list[str], *questions: tuple[str, str]) -> str:
+        code, text = bare.on_terminal(*line[1:], line=("make",), typed=questions)
+        assert code == 0, text
+        fits(lines_of_screen(text))
+        return text
+
+    with Board(tmp_path / "disk", **PICO) as board:
+        bare.environ["PORTS"] = f"{board.port} e660 2e8a:0005 MicroPython Board in FS mode\n"
+        make(firmware)
+        # 127.0.0.1 stands for an address of the network.
+        servers = bare.start(*up[1:], "127.0.0.1", "--port", ports[0], "--file-port", ports[1])
+        servers.says("Ctrl-C stops both.")
+        first = make(image, *typed)
+        assert "MicroPython is installed." in first
+        assert "Hello from Raspberry Pi Pico W" in first
+        assert SECRET not in first
+        receiver = bare.start(*receive[1:]).says("Listening")
+        second = make(own)
+        assert "Program: kiln.py" in second
+        assert "Hello from Raspberry Pi Pico W" in second
+        receiver.says("kiln.json")
+        assert masked(receiver.out)[1:] == shown("time ")
+        receiver.stop().ended(130)
+        servers.stop().ended()
+    assert json.loads((tmp_path / "received" / "kiln.json").read_text()) == {"celsius": 21.5}
+    for line in (up, receive):
+        assert line[0] == ".venv/bin/natsbridge"
 
 
 def test_the_environment_and_the_options_that_it_names_exist() -> None:

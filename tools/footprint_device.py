@@ -18,10 +18,6 @@ def job(what, folder):
         sub = nc.subscribe("footprint.device")
         nc.publish("footprint.host", b"ready")
         natsbridge.smartreceive(sub.next(20), sink=folder)
-    elif what == "mqtt":
-        sub = nc.subscribe("footprint")
-        natsbridge.smartsend("footprint", [("a", b"a" * 3000, "binary")], nats_connection=nc)
-        natsbridge.smartreceive(sub.next(20), sink=folder)
     else:
         threshold = 1 if what == "link" else 500000
         with open(folder + "/a.bin", "rb") as f:

@@ -42,7 +42,7 @@ def check(name: str, head: bytes, board: str) -> None:
 
 
 def release(folder: Path) -> str:
-    """Make the folder: what is in it, in a line."""
+    """Make the folder: what is in it, in two lines."""
     boards = sorted(path.parent.name for path in ROOT.glob("boards/*/board.json"))
     sources = sorted(ROOT.glob("firmware/natsbridge/*.py"))
     modules = [MODULES / f"{source.stem}.mpy" for source in sources]
@@ -62,8 +62,8 @@ def release(folder: Path) -> str:
     package = {"urls": urls, "deps": [], "version": stamp}
     (folder / "package.json").write_text(json.dumps(package, indent=2) + "\n", encoding="utf-8")
     return (
-        f"natsbridge {stamp} for mip: {len(urls)} modules, {size} bytes, "
-        f".mpy format {data[1]}, for {', '.join(boards)}"
+        f"natsbridge {stamp} for mip: {len(urls)} modules, {size} bytes, .mpy format {data[1]},\n"
+        f"for {', '.join(boards)}"
     )
 
 

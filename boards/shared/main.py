@@ -1,10 +1,11 @@
-"""What stays on a board: it runs the program of one of two slots, so that a new one can be put into
-the other, and be switched to (or back) by one small file.
+"""NATSBridge's loader, which stays on a board: it runs the program of one of two slots, so that a
+new one can be put into the other, and be switched to (or back) by one small file.
 
 slot: a file with "a" or "b". slots/a, slots/b: each with program.py, config.json, board.py,
 natsbridge/*.mpy, and `complete`, a file that is made last and removed first.
 pause: a file that is removed, and leaves the board at the prompt once: a watchdog that runs can't
-be stopped, so whoever wants to copy for longer makes this file and resets the board.
+be stopped, so whoever wants to copy for longer makes this file and resets the board. It does not
+outlast the power: a board that was unplugged meanwhile runs its program.
 """
 
 import os
@@ -12,6 +13,7 @@ import sys
 import time
 
 _DELAY = 10  # s before a program that failed is started again
+_AGAIN = 2  # s before that, why it failed is printed again
 
 
 def exists(path):
@@ -36,22 +38,36 @@ def choose():
     return whole[0] if whole else None
 
 
-def restart():
-    """Start again, in a while; Ctrl-C prevents it."""
+def powered_on():
+    """Whether it starts because there is power now, as far as the port tells."""
+    try:
+        import machine
+
+        return machine.reset_cause() == machine.PWRON_RESET
+    except (ImportError, AttributeError):
+        return False
+
+
+def restart(e):
+    """Start again, in a while; Ctrl-C prevents it. Who opens the port only now reads why, too."""
     try:
         from machine import reset
     except ImportError:
+        sys.print_exception(e)
         sys.exit(1)
-    print("main: restart in %d s; Ctrl-C prevents it" % _DELAY)
-    time.sleep(_DELAY)
+    for left, wait in ((_DELAY, _DELAY - _AGAIN), (_AGAIN, _AGAIN)):
+        print("main: restart in %d s, which Ctrl-C prevents, after:" % left)
+        sys.print_exception(e)
+        time.sleep(wait)
     reset()
 
 
 def main():
     if exists("pause"):
         os.remove("pause")
-        print("main: pause")
-        return
+        if not powered_on():
+            print("main: pause")
+            return
     slot = choose()
     if not slot:
         return
@@ -59,8 +75,7 @@ def main():
     try:
         import program  # noqa: F401
     except Exception as e:  # not Ctrl-C, nor sys.exit()
-        sys.print_exception(e)
-        restart()
+        restart(e)
 
 
 main()

@@ -291,7 +291,7 @@ class Connection:
         self._sid += 1
         from .subscription import Msg, Subscription
 
-        self._msg = Msg
+        self._msg = self._msg or Msg
         sub = Subscription(self, self._sid, subject, queue)
         try:
             stream.write(self.line(sub))
@@ -327,6 +327,19 @@ class Connection:
         from .calls import request
 
         return request(self, subject, payload, timeout, headers)
+
+    def inbox(self, stream, name, subject="", ack_wait=30):
+        """What the stream of that name keeps for this peer, under the name of a durable consumer,
+        which is made if there is none.
+
+        subject: only what was published to it (wildcards allowed).
+        ack_wait: s after which a message comes again that was not acknowledged.
+
+        Raises STREAM_FAILED, INVALID_ARGUMENT, NATS_CONNECTION_FAILED.
+        """
+        from .inbox import inbox
+
+        return inbox(self, stream, name, subject, ack_wait)
 
     def drain(self, timeout=5):
         """End all subscriptions in order: what the server has sent can still be taken, then next()

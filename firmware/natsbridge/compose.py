@@ -105,6 +105,8 @@ def open_source(dataname, value, payload_type):
     """
     if payload_type not in TYPES:
         raise fail(INVALID_PAYLOAD_TYPE, "type", dataname, payload_type, ", ".join(TYPES))
+    if isinstance(value, Source):
+        return value
     if not isinstance(value, str):
         try:
             return Source(flat(value))

@@ -45,7 +45,8 @@ def connect(
         key (each a path, or bytes of PEM or DER), verify (True), hostname (that of the URL) and
         handshake_first (False). A board has no store of CAs: without ca, only verify=False goes.
     reconnect: connect again when a call finds the connection lost, within that call's timeout.
-    base_delay, max_delay: ms between rounds of attempts, doubled each time.
+    base_delay, max_delay: ms between rounds of attempts, doubled each time; of them, at random, a
+        quarter at least is waited, and before the first round perhaps nothing.
     ping_interval: s without a word from the server after which it is asked for one; the second
         time without an answer ends the connection. 0: never.
     pending_size: bytes of messages that publish() queues while disconnected; 0: it connects again,

@@ -91,6 +91,7 @@ class Dialer:
             # Who was connected for a moment only comes back later each time.
             short = 0 <= time.ticks_diff(now, options["since"]) < delay
             delay = min(delay * 2, options["max_delay"]) if short else options["base_delay"]
+            options["delay"] = delay
             # The first attempt too is not made by all devices at once.
             if options["hold"] is None:
                 options["hold"] = time.ticks_add(now, delay * os.urandom(1)[0] // 256)
@@ -114,7 +115,6 @@ class Dialer:
                         if flag >= 0 and passed(end):
                             raise OSError("no answer in time")
                         yield max(0, flag)
-                    options["delay"] = delay
                     options["hold"] = None
                     options["why"] = ""
                     return
@@ -129,11 +129,13 @@ class Dialer:
             options["why"] = why
             denied = denied == len(servers)
             delay = options["max_delay"] if denied else min(delay * 2, options["max_delay"])
+            # From a quarter of it to all: whoever is alone is back soon, many are never in step.
             options["hold"] = time.ticks_add(
-                time.ticks_ms(), delay // 2 + delay * os.urandom(1)[0] // 512
+                time.ticks_ms(), delay * (85 + os.urandom(1)[0]) // 340
             )
             if first or denied:
                 raise fail(NATS_CONNECTION_FAILED, "connect", why[1:])
+            yield 0  # the deadline is looked at, however short the delay
 
     def _greet(self, server):
         nc = self.nc

@@ -40,10 +40,7 @@ def unpack(msg, block):
     if not block.startswith(b"NATS/1.0"):
         return
     msg.headers = {}
-    try:
-        lines = str(block, "utf-8").split("\r\n")
-    except UnicodeError:
-        lines = "".join(chr(c) if c < 128 else "\ufffd" for c in block).split("\r\n")
+    lines = text(block).split("\r\n")
     status = lines.pop(0)[8:].strip()
     if status[:3].isdigit() and not status[3:4].strip():
         msg.status = int(status[:3])
@@ -52,3 +49,11 @@ def unpack(msg, block):
         name, mark, value = line.partition(":")
         if mark:
             msg.headers[name.strip()] = value.strip()
+
+
+def text(data):
+    """What others sent, as str."""
+    try:
+        return str(data, "utf-8")
+    except UnicodeError:
+        return "".join(chr(c) if c < 128 else "\ufffd" for c in data)

@@ -37,7 +37,7 @@ def parse(url):
         raise ValueError
     at = url.find("/", url.find("://") + 3)
     for c in url[at:] if at > 0 else "":
-        if c > "~":  # in a path, in UTF-8 (RFC 3987)
+        if c > "\x7f":  # in a path, in UTF-8 (RFC 3987)
             url = url.replace(c, "%" + str(hexlify(c.encode(), "%"), "utf-8").upper())
     good = True
     for c in url:

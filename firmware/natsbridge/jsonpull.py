@@ -122,7 +122,8 @@ class JsonPull:
                 c = self.escape()
                 part = c.encode()
                 # Counted is the shortest text: an escape only where JSON must have one.
-                self._before -= self.tell() - n - len(dumps(c).encode()) + 2
+                n -= self.tell() - (2 if ord(c) in (8, 12) else len(dumps(c).encode()) - 2)
+                self._before += n
             if keep:
                 out += part
                 if len(out) > limit:

@@ -101,7 +101,12 @@ class MQTT(Connection):
         op = reader.op
         if op & 0xF4 == 48:
             at = reader.topic
-            subject = to_subject(str(line[:at], "utf-8"))
+            try:
+                subject = to_subject(str(line[:at], "utf-8"))
+            except UnicodeError:  # as in subscription.py
+                from .headers import text
+
+                subject = to_subject(text(line[:at]))
             # The server sends one for each subscription that matches, one after the other.
             found = None
             last = False

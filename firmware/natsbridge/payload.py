@@ -48,7 +48,7 @@ def flat(data):
 
 def is_subject(subject, wildcards=False):
     """Whether `subject` can be published to (or, with `wildcards`, subscribed to)."""
-    if not isinstance(subject, str) or not 0 < len(subject) <= 1024:
+    if not isinstance(subject, str) or not 0 < len(subject.encode()) <= 1024:
         return False
     words = subject.split(".")
     for word in words:

@@ -228,7 +228,7 @@ class EnvelopeReader:
     def count(self, item, n, size):
         """Check `n` bytes against what was said and what is allowed."""
         name = item.get("dataname") or ""
-        if size is not None and n > size:
+        if type(size) is int and n > size:
             raise fail(INTEGRITY_ERROR, "size", name, n, size)
         self.sink.check(name, n)
 
@@ -239,7 +239,7 @@ class EnvelopeReader:
         size = item.get("size")
         most = self.size  # the limit that comes first
         for limit in (size, self.sink.limit):
-            if limit is not None and limit < most:
+            if type(limit) is int and limit < most:  # what came early is not checked yet
                 most = limit
         progress = self.on_progress
         buf = pull.buf
@@ -298,7 +298,7 @@ def check_field(key, v):
         raise Malformed("bad " + key)
 
 
-def check_type(box, key, kind):
-    """Raise Malformed unless ``box[key]`` is a `kind`."""
-    if type(box.get(key)) is not kind:
+def check_type(env, key, kind):
+    """Raise Malformed unless ``env[key]`` is a `kind`."""
+    if type(env.get(key)) is not kind:
         raise Malformed("bad " + key)

@@ -60,6 +60,7 @@ def smartreceive(
 
         check(nack_subjects)
     msg.rewind()
+    held = False  # by an inbox: see there
     where = Sink(sink, spool_dir, max_payload_size)
     reader = None
     links = ()
@@ -85,6 +86,7 @@ def smartreceive(
                 links.append(item)
         if links:
             errors.make_room(24576, "receive", "sink", "download", "http")
+            held = hasattr(msg, "extend") and msg.extend(nc)
             from .download import Claims
 
             claims = Claims(nc, env, where, fileserver_url, allowed_urls, deadline)
@@ -108,16 +110,21 @@ def smartreceive(
         where.commit()
         where = None
         if links and removable:
-            errors.make_room(12288, "receive", "recover", "http")
-            from .recover import consume
+            if held:  # only once it can't come again
+                msg.claim = nc, env, links, fileserver_url, None
+            else:
+                errors.make_room(12288, "receive", "recover", "http")
+                from .recover import consume
 
-            consume(nc, env, links, fileserver_url, deadline)
+                consume(nc, env, links, fileserver_url, deadline)
     except BaseException as e:
         if where:
             where.abandon()
         if reader:
             env = reader.env
-        if isinstance(e, OSError):
+        if held and isinstance(e, NATSBridgeError) and e.details.get("status") == 404:
+            e = fail(e.code, "lost", msg.reply.split(".")[2])
+        elif isinstance(e, OSError):
             e = fail(INVALID_ARGUMENT, "sink-io", e)
         elif isinstance(e, MemoryError):
             reader = Claims = claims = None
@@ -135,6 +142,8 @@ def smartreceive(
         msg.connection.bound(None)
         if links:
             Claims = claims = consume = None
+            if held:
+                nc.idle = msg.idle
             errors.make_room(0, "receive", "sink")
     for i in range(len(items)):
         item = items[i]

@@ -12,7 +12,7 @@ import time
 from micropython import const
 
 from .errors import INTEGRITY_ERROR, UPLOAD_FAILED, URL_NOT_ALLOWED, NATSBridgeError, fail
-from .http import Connection, Fault, parse, read
+from .http import Connection, Fault, base, parse, read
 from .log import trace
 from .stream import until
 
@@ -37,7 +37,7 @@ def again(job, e):
         if not isinstance(e, Fault) or job.attempts >= job.max_retries:
             break
         ms = int(min(job.max_delay, job.base_delay * (1 << min(job.attempts - 1, 16))))
-        ms -= ms * os.urandom(1)[0] >> 9  # up to half: many devices must not come back in step
+        ms = ms * (85 + os.urandom(1)[0]) // 340  # a quarter at least: many must not be in step
         if job.status > 399:
             after = job.headers[5] or ""  # Retry-After; as a date it would need a clock
             if after.isdigit() and len(after) < 7:
@@ -56,9 +56,10 @@ def again(job, e):
                     job.range = mark
         end = time.ticks_add(time.ticks_ms(), ms)
         try:
+            job.tick()  # also where there is no pause
             while ms > 0:
-                job.tick()
                 time.sleep_ms(min(ms, 50))
+                job.tick()
                 ms = time.ticks_diff(end, time.ticks_ms())
         except Fault:
             break  # the time is over: what came before says more
@@ -135,7 +136,7 @@ def follow(job, left):
         job.hash = whole
         return ""
     to = job.headers[4]
-    if not left or not to or not 300 < status < 309:
+    if not left or not to or not 300 < status < 309 or 303 < status < 307:
         refuse(job)
     if to[:1] == "/" and to[1:2] != "/":
         to = job.origin + to
@@ -185,7 +186,7 @@ def ask(job, method, url):
     try:
         job.request(method, url, "", "")
         status = job.answer()
-        if method == "GET":
+        if status == 200 and method == "GET":
             answer = json.loads(read(job, _ANSWER))
     except (Fault, NATSBridgeError, ValueError, MemoryError) as e:
         status = e
@@ -232,15 +233,15 @@ def consume(nc, env, items, url, deadline):
 
 
 def widen(job, url):
-    """Allow the origins from which the file server says itself that its files can be had. Raises
-    URL_NOT_ALLOWED if `url` is at none of them."""
+    """Allow what lies where the file server says itself that its files can be had. Raises
+    URL_NOT_ALLOWED if `url` does not."""
     if not job.asked:
         job.asked = True
         config = ask(job, "GET", job.base + "/config")
         others = config.get("downloadDomainAlias")
         for domain in [config.get("downloadDomain")] + (others if isinstance(others, list) else []):
             try:
-                job.prefixes.append(parse(domain)[0] + "/")
+                job.prefixes.append(base(domain) + "/")
             except ValueError:
                 pass  # none, or nothing that this device could fetch from
         job.check(url)

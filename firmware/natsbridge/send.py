@@ -29,6 +29,7 @@ def smartsend(
     nats_connection=None,
     on_progress=None,
     fallback_direct=True,
+    durable=False,
     timeout=None,
 ):
     """Send payloads as one message: (env, msg_json).
@@ -40,10 +41,11 @@ def smartsend(
     nats_connection: default a connection to `broker_url` for this message alone.
     on_progress: called as on_progress(dataname, done, total), in bytes.
     fallback_direct: if an upload fails, send in the message what still fits.
-    timeout: s for all of it; None: as long as bytes move.
+    durable: publish until a stream has stored the message, once, however often that takes.
+    timeout: s for all of it; None: as long as bytes move, and 30 s for what is durable.
 
     Raises INVALID_ARGUMENT, INVALID_PAYLOAD_TYPE, PAYLOAD_TOO_LARGE (before anything is sent),
-    UPLOAD_FAILED, NATS_CONNECTION_FAILED.
+    UPLOAD_FAILED, NATS_CONNECTION_FAILED, and if it is durable STREAM_FAILED.
     """
     check_subject(subject)
     errors.check_type(nats_connection, fileserver_upload_handler)
@@ -106,11 +108,21 @@ def smartsend(
                 uploaded,
             )
             upload_links = None
-        errors.make_room(0, "send", "envelope")
+        errors.make_room(6144 if durable else 0, "send", "envelope", "jetstream")
         msg_json.buf = buf
         _trace(env["correlation_id"], msg_json, subject)
         nc.bound(deadline)
-        nc.publish(subject, msg_json, reply_to if is_subject(reply_to) else "")
+        if durable:
+            from .jetstream import publish
+
+            stream = publish(nc, subject, msg_json, env["msg_id"], deadline)
+            publish = None  # free to be dropped
+            if links and log.enabled:
+                from .age import compare
+
+                compare(nc, stream, 86400)
+        else:
+            nc.publish(subject, msg_json, reply_to if is_subject(reply_to) else "")
         msg_json.buf = None
         if not nats_connection:
             nc.flush()

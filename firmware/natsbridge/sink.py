@@ -113,7 +113,8 @@ class Target:
         if self.memory:
             self.at = 0
         elif self.path:
-            self.data.seek(0)
+            self.data.close()  # there is no truncate()
+            self.data = open(self.path, "wb")
         else:
             return False
         return True

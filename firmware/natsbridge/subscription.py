@@ -133,6 +133,12 @@ class Msg:
                 if size > _SMALL:
                     self.left = size + 2
                 return
+        try:
+            str(line, "utf-8")
+        except UnicodeError:  # anybody may send that, and it costs nobody the connection
+            from .headers import text
+
+            line = text(line).encode()
         words = line.split(None, 6)
         more = len(words[0]) - 3  # 1 for HMSG
         n = len(words) - more

@@ -62,6 +62,7 @@ will: a will is (subject, payloads), with payloads as smartsend takes them, of a
 session: the server keeps the session of a client with an id: pass id
 unsized: an upload handler needs the size of its data; pass bytes or a seekable file
 kinds: nats_connection must be what connect() returned, a handler a function, and removable a bool
+stored: the message on %s is of no inbox: nothing can be said of it
 unsubbed: the subscription to %s has ended; subscribe again
 """,
     INVALID_PAYLOAD_TYPE: """
@@ -102,10 +103,20 @@ no-room: the message has %d bytes without its payloads, and the broker takes %d;
 at a time
 pending: a message of %d bytes does not fit the queue of %d bytes (pending_size), where %d wait for \
 the connection
+spool: a message of %d bytes or more does not fit the spool of %d bytes, which has %d
 publish: the message has %d bytes and %s takes %d; send it with smartsend
 memory: the heap has no room for this message; free some, send and receive files instead of values
 """,
+    "STREAM_FAILED": """
+stream: no stream takes what is published to %s; make one: natsbridge stream create NAME %s
+store: the stream did not take the message to %s: %s
+off: the server %s has no JetStream, or no such stream
+refused: the server %s refused: %s
+""",
     NATS_CONNECTION_FAILED: """
+unconfirmed: the server has not confirmed the acknowledgement of the message on %s: repeat it, or it \
+comes again
+silent: no stream has acknowledged the message to %s in time; it may be stored all the same
 connection: the connection to %s broke in %s(): %s
 close: the connection is closed; call connect() again
 connect: no NATS server took the connection%s; check that it runs, its address, and the user, \
@@ -126,6 +137,8 @@ handler: the file server's handler gave %r for payload %r; it must return what t
 contract says
 """,
     DOWNLOAD_FAILED: """
+lost: a file is gone: its message has waited in the stream %s for longer than the file server keeps \
+files, 86400 s or less; let the stream's max_age be shorter than that
 attempts: %r can't be fetched from %s: %s; check that the file server runs there, and try again
 login: %r can't be fetched: %s answered %s; write http://user:password@host as fileserver_url
 refused: %r can't be fetched: %s answered %s

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from natsbridge import http
 from natsbridge.log import trace
-from natsbridge.urls import Url, allows, not_allowed, parse_url
+from natsbridge.urls import Url, allows, not_allowed, parse_url, shown
 
 __all__ = ["Allowed"]
 
@@ -52,5 +52,5 @@ async def _download_domains(session: http.Session, base: Url) -> list[Url]:
                 try:
                     found.append(parse_url(text))
                 except ValueError as e:
-                    trace("", f"The file server names the download domain {text!r}: {e}")
+                    trace("", f"The file server names the download domain {shown(text)}: {e}")
     return found

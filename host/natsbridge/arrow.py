@@ -15,7 +15,7 @@ import math
 import re
 import struct
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import islice
 from json.encoder import encode_basestring
 from typing import IO, Any
@@ -274,20 +274,23 @@ class _Flat:
         at = self._field(n)
         return _Flat(self.data, at + self._unpack("<I", at)) if at else None
 
-    def structs(self, n: int, layout: str) -> list[tuple[int, ...]]:
+    def structs(self, n: int, layout: str) -> Iterator[tuple[int, ...]]:
         at = self._field(n)
         if not at:
-            return []
+            return iter(())
         start = at + self._unpack("<I", at)
         count = self._unpack("<I", start)
         end = start + 4 + count * struct.calcsize(layout)
         if end > len(self.data):
             raise ValueError("a vector longer than its message")
-        return list(struct.iter_unpack(layout, self.data[start + 4 : end]))
+        return struct.iter_unpack(layout, self.data[start + 4 : end])
 
 
 def _buffers_size(message: _Flat, body: memoryview) -> int:
-    """Return the bytes that one batch's buffers decode to."""
+    """Return the bytes that one batch's buffers decode to; a byte for each value, if that is more.
+
+    Nulls and the like have no buffers, and say in a few bytes that there are any number of them.
+    """
     kind = message.number(1, "<B")
     batch = message.table(2)
     if kind == _DICTIONARY_BATCH and batch:
@@ -308,11 +311,12 @@ def _buffers_size(message: _Flat, body: memoryview) -> int:
             if size < 0:
                 raise ValueError("a buffer of negative size")
         total += size
-    return total
+    values = sum(max(length, 0) for length, _ in batch.structs(1, "<qq"))
+    return max(total, values, batch.number(0, "<q"))
 
 
 def decoded_size(data: memoryview) -> int:
-    """Return how many bytes the buffers of an IPC stream take once decompressed.
+    """Return how many bytes the values of an IPC stream take once decompressed.
 
     Raises:
         ValueError: for what is not a stream, or is truncated.

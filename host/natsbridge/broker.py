@@ -6,15 +6,22 @@ What nats-py 2.16 does otherwise, and how it is met here:
   tries each server once: the error callback raises until the connection stands.
 * To it a `tls://` URL is only a wish: a server (or somebody between) that does not announce TLS
   gets the credentials in the clear. `Broker` refuses, and takes TLS where that is optional.
+* It believes which other servers there are before TLS, and connects to them without. `Broker` does
+  neither.
 * It waits the same time before each attempt to reconnect. `Backoff` waits longer and longer.
 * It closes for good on whatever the server complains of. `Broker` leaves that to the server, and
   reconnects when it does.
 * Who waits in `publish` for a full socket cannot be cancelled, and waits for ever where the
   connection ends for good. In `Broker` both end it.
 * Its PING, and with it a flush, overtakes what waits to be written. In `Broker` it waits its turn.
-* Malformed headers, which anybody may send, end its reading. `Broker` reads them itself.
+* A PING that waits is written in the next connection, whose PONGs are then one too many. `Broker`
+  forgets it.
+* It leaves a dead connection only when that has taken what waits to be written. `Broker` drops it.
+* Malformed headers and subjects that are no UTF-8, which anybody may send, end its reading, and
+  nobody is told. `Broker` reads them itself. Whatever else it can't read ends the connection.
 * What ends an attempt to reconnect with an unexpected exception ends all further ones. `Broker`
   lets out only those that are expected.
+* Closed while it reconnects, it can wait for ever, or go on reconnecting. `Broker.end` does not.
 * It heeds a server's limit for messages (max_payload) only as it was at the beginning.
 * Messages of several subscriptions lose their order, and a task handles each one's. A `Receiver`
   gets them as they are parsed, numbered.
@@ -38,6 +45,7 @@ import nats.errors
 from nats.aio.client import PING_PROTO, Client, Server, Srv
 from nats.aio.msg import Msg as NatsMsg
 from nats.aio.transport import TcpTransport
+from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
 
 from natsbridge.errors import INVALID_ARGUMENT, NATS_CONNECTION_FAILED, NATSBridgeError
 from natsbridge.headers import parse_headers
@@ -53,6 +61,9 @@ ROUND_S = 0.01
 LOOK_S = 0.1
 #: Seconds that cleaning up after a failed attempt may take.
 CLEANUP_S = 0.2
+#: Bytes of a message that no server's max_payload exceeds, and of a line (an INFO may be long).
+MAX_MESSAGE = 64 << 20
+MAX_LINE = 64 << 10
 _SCHEMES = ("nats", "tls", "ws", "wss")
 
 Event = Callable[[Exception], Awaitable[None]]
@@ -92,7 +103,7 @@ class Receiver:
 
 
 class Transport(TcpTransport):
-    """nats-py's, but for two things that asyncio wants otherwise."""
+    """nats-py's, but for three things that asyncio wants otherwise."""
 
     def writelines(self, payload: list[bytes]) -> None:
         """Write. In one: since CPython 3.12, `drain` does not wait for what came as a list."""
@@ -105,39 +116,72 @@ class Transport(TcpTransport):
             # asyncio knows of TLS only where it began so, and else warns at the end.
             self._io_writer.transport.get_protocol()._over_ssl = True  # type: ignore[attr-defined]
 
+    async def wait_closed(self) -> None:
+        """Wait. Who is cancelled meanwhile cancels no other's wait for the same."""
+        writer: Any = self._io_writer  # whose own wait_closed awaits the same
+        if writer is not None:
+            await asyncio.shield(writer._protocol._get_close_waiter(writer))
+
     def __bool__(self) -> bool:
         return True  # so that nats-py connects this one, and makes none of its own
+
+
+class Reading(Parser):
+    """nats-py's parser, for which what is no NATS is the end of the connection."""
+
+    async def parse(self, data: bytes = b"") -> None:
+        """Take what came. Raises what nats-py takes for the connection's end."""
+        try:
+            await super().parse(data)
+        except (nats.errors.ProtocolError, OSError):
+            raise
+        except Exception as e:
+            raise nats.errors.ProtocolError from e
+        if self.needed > MAX_MESSAGE or (
+            self.state == AWAITING_CONTROL_LINE and len(self.buf) > MAX_LINE
+        ):
+            raise nats.errors.ProtocolError
 
 
 class Backoff:
     """Which server to try next, and in how many seconds: nats-py's `reconnect_to_server_handler`.
 
-    The first round through all servers is at once. `base_delay` and `max_delay` are ms.
+    The first round through all servers is within `base_delay`, or at once when moving. `base_delay`
+    and `max_delay` are ms.
+
+    Attributes:
+        moving: whether the connection is left for another server, which is asked at once.
     """
 
     def __init__(self, base_delay: float, max_delay: float) -> None:
         self._base = base_delay
         self._max = max_delay
+        self._first = base_delay
         self._attempts = 0
         self._stands_since: float | None = None
+        self.moving = False
 
     def connected(self) -> None:
         """Note that the connection stands."""
         self._stands_since = time.monotonic()
+        self.moving = False
 
     def __call__(self, servers: list[Server], info: object) -> tuple[Server, float]:
         if self._stands_since is not None:
-            # A server that takes us only to throw us out again must not be rushed.
-            if time.monotonic() - self._stands_since > self._max / 1000:
-                self._attempts = 0
+            # Who was connected for a moment only comes back later each time.
+            short = time.monotonic() - self._stands_since < self._first / 1000
+            self._first = min(self._first * 2, self._max) if short else self._base
+            self._attempts = 0
             self._stands_since = None
         turn, place = divmod(self._attempts, len(servers))
         self._attempts += 1
-        if place or not turn:
+        if place or (self.moving and not turn):
             return servers[place], 0
-        delay = min(self._base * 2 ** min(turn - 1, 32), self._max) / 1000
-        # Many devices must not come back in step.
-        return servers[place], max(delay * random.uniform(0.75, 1.25), ROUND_S)
+        if not turn:  # many clients do not come all at once
+            return servers[place], self._first * random.random() / 1000
+        delay = min(self._first * 2 ** min(turn, 32), self._max) / 1000
+        # Whoever is alone is back soon, and many are never in step.
+        return servers[place], max(delay * random.uniform(0.25, 1), ROUND_S)
 
 
 @contextlib.contextmanager
@@ -164,13 +208,37 @@ class Broker(Client):
 
     def __init__(self, nkey: str = "", demands_tls: bool = False) -> None:
         super().__init__()
+        self._ps = Reading(self)
         self._public_nkey = nkey or None
         self.arrivals = itertools.count()
         self.demands_tls = demands_tls
         self.complaint = ""
         self.block: bytes | None = None  # of the message that is being parsed
+        self._ended = False
+
+    async def end(self, timeout: float) -> None:
+        """Close, within so many seconds, and connect no more.
+
+        Raises:
+            asyncio.TimeoutError, and what nats-py raises.
+        """
+        self._ended = True
+        closing = asyncio.ensure_future(self.close())
+        # asyncio.wait_for would wait for what it has cancelled, and that may be deaf to it.
+        try:
+            await asyncio.wait({closing}, timeout=timeout)
+        finally:
+            self.abort()
+            if not closing.done():
+                closing.cancel()
+                closing.add_done_callback(lambda task: task.cancelled() or task.exception())
+        if not closing.done():
+            raise asyncio.TimeoutError
+        closing.result()
 
     async def _connect_to_server(self, s: Srv) -> None:
+        if self._ended:  # the cancellation was lost, and nats-py goes on for ever
+            raise asyncio.CancelledError
         if self._transport is None and s.uri.scheme in ("nats", "tls"):
             self._transport = Transport()  # type: ignore[no-untyped-call]
         with _expected():
@@ -179,9 +247,16 @@ class Broker(Client):
     async def _process_connect_init(self) -> None:
         with _expected():
             await super()._process_connect_init()
+        # Nobody waits for the answers to PINGs of before: they would be taken for those of later.
+        kept = [command for command in self._pending if command != PING_PROTO]
+        self._pending_data_size -= len(PING_PROTO) * (len(self._pending) - len(kept))
+        self._pending = kept
+        self.complaint = ""  # that was about the connection before
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         server = self._current_server
+        if initial_connection and not isinstance(info.get("max_payload", 0), int):
+            raise nats.errors.ProtocolError
         if initial_connection and server is not None:
             scheme = server.uri.scheme
             encrypted = scheme == "wss" or self.options["tls_handshake_first"]
@@ -189,7 +264,14 @@ class Broker(Client):
                 if scheme == "ws" or not (info.get("tls_required") or info.get("tls_available")):
                     raise nats.errors.SecureConnWantedError
                 info["tls_required"] = True  # where it is optional, too
+            if info.get("tls_required") and not encrypted and scheme != "ws":
+                info.pop("connect_urls", None)  # they come again, behind TLS
+        urls = info.get("connect_urls")
+        info["connect_urls"] = [u for u in urls if _plain(u)] if isinstance(urls, list) else []
         await super()._process_info(info, initial_connection)
+        for found in self._server_pool if self._encrypted else ():
+            if found.discovered and found.uri.scheme == "nats":
+                found.uri = found.uri._replace(scheme="tls")
         if not initial_connection and isinstance(info.get("max_payload"), int):
             self._max_payload = info["max_payload"]
 
@@ -198,8 +280,10 @@ class Broker(Client):
     ) -> None:
         sub = self._subs.get(sid)
         receiver = getattr(sub and sub._cb, "__self__", None)
+        to, answer_to = subject.decode(errors="replace"), reply.decode(errors="replace")
         if sub is None or not isinstance(receiver, Receiver):
-            await super()._process_msg(sid, subject, reply, data, headers)  # type: ignore[arg-type]
+            names = to.encode(), answer_to.encode()
+            await super()._process_msg(sid, *names, data, headers)  # type: ignore[arg-type]
             return
         self.stats["in_msgs"] += 1
         self.stats["in_bytes"] += len(data)
@@ -208,7 +292,7 @@ class Broker(Client):
             self._remove_sub(sid)
             sub._stop_processing()
         number = next(self.arrivals)
-        receiver._arrived(number, subject.decode(), reply.decode(), data, headers or None)
+        receiver._arrived(number, to, answer_to, data, headers or None)
 
     async def _process_headers(self, headers: bytes | None) -> dict[str, str] | None:
         self.block = headers or None
@@ -235,8 +319,23 @@ class Broker(Client):
 
     async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
         self._pongs.append(future or asyncio.get_running_loop().create_future())
-        await self._send_command(PING_PROTO)
+        # By _send_command it would wait for a full socket, and never be missed.
+        self._pending.append(PING_PROTO)
+        self._pending_data_size += len(PING_PROTO)
         await self._flush_pending()
+
+    async def _process_op_err(self, e: Exception) -> None:
+        if self.is_connected:
+            self.abort()
+            if not self.options["allow_reconnect"]:
+                self._pending = []
+                self._pending_data_size = 0
+        await super()._process_op_err(e)
+
+    @property
+    def _encrypted(self) -> bool:
+        writer = getattr(self._transport, "_io_writer", None)
+        return bool(writer and writer.get_extra_info("sslcontext"))
 
     @property
     def unwritten(self) -> int:
@@ -250,6 +349,14 @@ class Broker(Client):
         writer = getattr(self._transport, "_io_writer", None)
         if writer is not None:
             writer.transport.abort()
+
+
+def _plain(url: object) -> bool:
+    """Tell whether a server that INFO names can be one: nats-py would stumble over others."""
+    try:
+        return "@" not in check_server(url)
+    except NATSBridgeError:
+        return False
 
 
 def check_server(server: object) -> str:
@@ -358,6 +465,8 @@ async def open_broker(
             reconnect.connected()
             broker._reconnect_to_server_handler = reconnect
             broker.options["allow_reconnect"] = True
+            # For which `close` waits in vain while it reconnects.
+            broker.options["reconnect_time_wait"] = CLEANUP_S
             broker.options["connect_timeout"] = timeout or ATTEMPT_S
             if len(servers) > 1:
                 known = [s.uri.geturl() for s in broker.server_pool]

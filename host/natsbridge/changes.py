@@ -25,7 +25,7 @@ class Changes:
             if not waiter.done():
                 waiter.set_result(True)
 
-    async def wait(self, deadline: float | None, *tasks: asyncio.Task[None]) -> bool:
+    async def wait(self, deadline: float | None, *tasks: asyncio.Task[Any]) -> bool:
         """Wait until `wake` was called or one of `tasks` is done; False at the deadline."""
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[bool] = loop.create_future()

@@ -25,6 +25,7 @@ from natsbridge.errors import (
     NATSBridgeError,
 )
 from natsbridge.headers import check_headers
+from natsbridge.inbox import Inbox, StoredMsg, open_inbox
 from natsbridge.lameduck import leave
 from natsbridge.log import logger
 from natsbridge.source import bytes_view
@@ -32,7 +33,7 @@ from natsbridge.subjects import check_queue, check_subject
 from natsbridge.subscription import Msg, Subscription
 from natsbridge.tls import Tls
 
-__all__ = ["Connection", "Msg", "Subscription"]
+__all__ = ["Connection", "Inbox", "Msg", "StoredMsg", "Subscription"]
 
 #: Seconds that a server which reads nothing can hold up `close`, twice.
 CLOSE_S = 2.0
@@ -89,6 +90,7 @@ class Connection:
         self._changes = Changes()
         self._tasks: set[asyncio.Task[None]] = set()
         self._leaving = False  # a lame duck
+        self._ages: dict[str, float] = {}  # seconds for which streams keep messages; 0: for ever
 
     async def _open(
         self,
@@ -205,6 +207,10 @@ class Connection:
     async def _call(self, what: str, work: Awaitable[T]) -> T:
         try:
             return await work
+        except nats.errors.BadSubjectError:  # ours are fine, but for one thing
+            raise NATSBridgeError(
+                INVALID_ARGUMENT, f"{what}: nats-py has * and > as words of their own only"
+            ) from None
         except nats.errors.OutboundBufferLimitError:
             raise self._failed(what, "it is gone, and too much waits for it already") from None
         except (nats.errors.Error, OSError, asyncio.TimeoutError, RuntimeError) as e:
@@ -248,8 +254,8 @@ class Connection:
         if not self._client.is_connected:
             line = f"PUB {subject} {reply} {size}\r\n\r\n"
             await self._room(what, size + len(line.encode()))
-        if self._published_in is None and self._client.is_connected:
-            self._published_in = self._client.stats["reconnects"]
+        if self._published_in is None:  # what waits goes with the next connection, or is lost there
+            self._published_in = self._client.stats["reconnects"] + (not self._client.is_connected)
         await self._call(what, self._client.publish(subject, data, reply, headers or None))
 
     def _check_message(self, subject: str, payload: object, headers: object) -> tuple[bytes, int]:
@@ -404,6 +410,22 @@ class Connection:
             raise self._failed(what, e) from e
         return Msg._of(answer, self)
 
+    async def inbox(self, stream: str, name: str, subject: str = "", ack_wait: int = 30) -> Inbox:
+        """Return what a stream keeps for this peer, under the name of a durable consumer.
+
+        The consumer is made if there is none.
+
+        Args:
+            stream: its name.
+            name: of the consumer.
+            subject: only what was published to it; wildcards allowed.
+            ack_wait: seconds after which a message comes again that was not acknowledged.
+
+        Raises:
+            NATSBridgeError: `STREAM_FAILED`, `INVALID_ARGUMENT`, `NATS_CONNECTION_FAILED`.
+        """
+        return await open_inbox(self, stream, name, subject, ack_wait)
+
     async def flush(self, timeout: float | None = 5) -> None:
         """Wait until the server has taken all that was published.
 
@@ -416,7 +438,7 @@ class Connection:
                 published with it, perhaps.
         """
         check_timeout(timeout)
-        await self._round_trip("flushing", timeout)
+        await self._round_trip("flushing", timeout, tells=True)
         before, self._published_in = self._published_in, None
         self._check_refusal()
         if before is not None and before != self._client.stats["reconnects"]:
@@ -427,8 +449,11 @@ class Connection:
             refusal, self._broker.complaint = self._broker.complaint, ""
             raise self._failed("what was sent", f"the server refused: {refusal}")
 
-    async def _round_trip(self, what: str, timeout: float | None) -> None:
-        """Wait until the server has taken all that was sent, and all it had sent has come."""
+    async def _round_trip(self, what: str, timeout: float | None, tells: bool = False) -> None:
+        """Wait until the server has taken all that was sent, and all it had sent has come.
+
+        With `tells`, an error is all that is said about what was published before.
+        """
         deadline = deadline_of(timeout)
         await self._stand(what, timeout)  # until then nats-py's own flush would return at once
         reconnects = self._client.stats["reconnects"]
@@ -439,7 +464,8 @@ class Connection:
             self._check_open()
             lost = not self._client.is_connected and not task.done()  # else it has answered before
             if lost or self._client.stats["reconnects"] != reconnects:
-                self._published_in = None
+                if tells:
+                    self._published_in = None
                 raise self._failed(what, _LOST)
         fault = asyncio.CancelledError() if task.cancelled() else task.exception()
         if fault is not None:
@@ -495,12 +521,10 @@ class Connection:
         tasks = list(self._tasks)
         try:
             if self._broker is not None:
-                await asyncio.wait_for(self._broker.close(), CLOSE_S)
+                await self._broker.end(CLOSE_S)
         except (nats.errors.Error, OSError, asyncio.TimeoutError, RuntimeError) as e:
             logger.warning("closing the connection to %s: %s", self.url, e or "no answer")
         finally:
-            if self._broker is not None:
-                self._broker.abort()
             for task in tasks:
                 task.cancel()
         if tasks:

@@ -68,7 +68,9 @@ async def connect(
             server or a tls:// URL demands it.
         reconnect: whether a lost connection comes back by itself, however long that takes, and
             one to a server that is about to end moves to another one.
-        base_delay: ms after the first round of attempts at that; doubled after each further one.
+        base_delay: ms within which the first round of attempts at that is made. Doubled, and
+            doubled after each further round, it is the time until the next one, of which at random
+            a quarter at least is waited.
         max_delay: ms between two rounds at most.
         ping_interval: seconds between PINGs. Two without an answer, and the link is taken to be
             dead. 0: none are sent.

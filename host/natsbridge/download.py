@@ -183,6 +183,7 @@ class _Transfer:
         self.position = 0
         self.ended_early = False
         self._hash = self._delivered_hash
+        self._in_ranges = True
 
     async def attempt(self, session: http.Session) -> None:
         """Fetch once. Raises `_Again` or a connection fault where another attempt may help."""
@@ -190,10 +191,7 @@ class _Transfer:
         download, url = self._download, self._download.url
         for _ in range(MAX_REDIRECTS + 1):
             await download.allowed.check(session, url)
-            # Only a digest can tell whether two halves belong together.
-            headers = {}
-            if self._delivered and download.sha256:
-                headers["Range"] = f"bytes={self._delivered}-"
+            headers = {"Range": f"bytes={self._delivered}-"} if self._resumes() else {}
             async with session.get(URL(str(url), encoded=True), headers=headers) as response:
                 if response.status not in _REDIRECTS:
                     await self._receive(response)
@@ -207,22 +205,28 @@ class _Transfer:
                     raise not_allowed(location, download.allowed.bases) from None
         raise download.failed(f"more than {MAX_REDIRECTS} redirects", response.status, 1)
 
+    def _resumes(self) -> bool:
+        """Whether to ask for the rest: only a digest can tell whether halves belong together."""
+        return bool(self._delivered and self._download.sha256 and self._in_ranges)
+
     async def _receive(self, response: aiohttp.ClientResponse) -> None:
         download, status = self._download, response.status
         if status in http.RETRY_STATUS:
             retry_after = response.headers.get("Retry-After", "")
             text = await http.words(response)
             raise _Again(http.answered(status, text), status, retry_after)
-        if status not in (200, 206):
-            text = await http.read_text(response)
+        resumed = status == 206 and self._resumes()
+        if status != 200 and not resumed:
+            text = await http.words(response)
             raise download.failed(http.answered(status, text), status, 1)
         if response.headers.get("Content-Encoding", "identity") != "identity":
             raise download.failed("the server compressed it, unasked", status, 1)
-        resumed = status == 206
-        content_range = response.headers.get("Content-Range", "")
-        if resumed and not content_range.startswith(f"bytes {self._delivered}-"):
-            raise download.failed(f"not the range asked for: {content_range}", status, 1)
         if resumed:
+            content_range = response.headers.get("Content-Range", "")
+            last = "" if download.size is None else f"{download.size - 1}/"
+            if not content_range.startswith(f"bytes {self._delivered}-{last}"):
+                self._in_ranges = False  # all of it, then
+                raise _Again(f"not the range asked for: {content_range[:100]}", status)
             self.position, self._hash = self._delivered, self._delivered_hash
         else:
             await self._begin_again()

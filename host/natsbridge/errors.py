@@ -27,6 +27,7 @@ __all__ = [
     "INVALID_TRANSPORT",
     "NATS_CONNECTION_FAILED",
     "PAYLOAD_TOO_LARGE",
+    "STREAM_FAILED",
     "UPLOAD_FAILED",
     "URL_NOT_ALLOWED",
     "NATSBridgeError",
@@ -56,6 +57,8 @@ INTEGRITY_ERROR = "INTEGRITY_ERROR"
 URL_NOT_ALLOWED = "URL_NOT_ALLOWED"
 #: A call was made with an argument that cannot work.
 INVALID_ARGUMENT = "INVALID_ARGUMENT"
+#: A stream, or its consumer, is not there or does not do what it was asked for.
+STREAM_FAILED = "STREAM_FAILED"
 
 CODES = (
     INVALID_PAYLOAD_TYPE,
@@ -69,6 +72,7 @@ CODES = (
     INTEGRITY_ERROR,
     URL_NOT_ALLOWED,
     INVALID_ARGUMENT,
+    STREAM_FAILED,
 )
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import math
 import random
-from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
+import socket
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
 from natsbridge.errors import INVALID_ARGUMENT, NATSBridgeError
@@ -51,10 +55,54 @@ ADVICE = {
 }
 #: What Plik tells instead of its reasons, a full disk among them.
 SILENT = ("", "internal server error")
+NO_HTTP = "what answers there does not speak HTTP"
 #: Bytes of an answer that is not a payload.
 MAX_ANSWER = 64 << 10
-#: Seconds that a server may ask us to wait, at most.
-MAX_RETRY_AFTER_S = 30.0
+
+
+class _Socket(socket.socket):
+    """A socket that leaves it to its reader to find that the other end has gone.
+
+    A server that refuses an upload answers, and resets the connection while the body is still
+    coming: an event loop whose write fails then reads no more, and never hears why.
+    """
+
+    def send(self, data: Any, flags: int = 0) -> int:
+        try:
+            return super().send(data, flags)
+        except (BrokenPipeError, ConnectionResetError):
+            return len(data)
+
+    if hasattr(socket.socket, "sendmsg"):
+
+        def sendmsg(self, buffers: Iterable[Any], *more: Any) -> int:
+            buffers = list(buffers)
+            try:
+                return super().sendmsg(buffers, *more)
+            except (BrokenPipeError, ConnectionResetError):
+                return sum(map(len, buffers))
+
+
+def _watch_for_reuse() -> aiohttp.TraceConfig:
+    """Return what tells a request, in its `trace_request_ctx`, that its connection is not new."""
+
+    async def reused(session: Any, context: SimpleNamespace, params: Any) -> None:
+        context.trace_request_ctx.append(True)
+
+    config = aiohttp.TraceConfig()
+    config.on_connection_reuseconn.append(reused)
+    return config
+
+
+class _Protocol(ResponseHandler):
+    """aiohttp's, in which who reads a body that turns out to be no HTTP waits for ever (3.14)."""
+
+    def set_exception(self, exc: BaseException, *cause: Any) -> None:
+        """Tell whoever waits that the connection is at its end."""
+        super().set_exception(exc, *cause)
+        body = self._payload
+        if body is not None and not body.is_eof() and body.exception() is None:
+            body.set_exception(aiohttp.ClientPayloadError(NO_HTTP))
 
 
 class Session:
@@ -77,17 +125,27 @@ class Session:
         if server and server.login:
             self._headers = {"Authorization": server.authorization, **self._headers}
         self._hostname = tls.hostname if tls else ""
+        connector = aiohttp.TCPConnector(
+            ssl=tls.context if tls else True,
+            socket_factory=lambda address: _Socket(*address[:3]),
+        )
+        loop = asyncio.get_running_loop()
+        connector._factory = functools.partial(_Protocol, loop=loop)  # type: ignore[assignment]
         self._client = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=tls.context if tls else True),
+            connector=connector,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=STALL_S, sock_read=STALL_S),
             headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
+            trace_configs=[_watch_for_reuse()],
         )
+        # By itself it makes every GET again that breaks off: those would be uncounted attempts.
+        self._client._retry_connection = False
 
-    def request(
+    @asynccontextmanager
+    async def request(
         self, method: str, url: str | URL, headers: Mapping[str, str] | None = None, **body: Any
-    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Make a request; `async with` gives its answer."""
         told = dict(headers or {})
         # What is compared is what will be connected to.
@@ -95,7 +153,17 @@ class Session:
             told = {**self._headers, **told}
             if self._hostname:
                 body["server_hostname"] = self._hostname
-        return self._client.request(method, url, headers=told, allow_redirects=False, **body)
+        reused: list[bool] = []
+        body.update(headers=told, allow_redirects=False, trace_request_ctx=reused)
+        try:
+            response = await self._client.request(method, url, **body)
+        except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
+            if method == "POST" or not reused:
+                raise
+            # The server had closed a connection that waited: nothing came of this request yet.
+            response = await self._client.request(method, url, **body)
+        async with response:
+            yield response
 
     def get(
         self, url: str | URL, **options: Any
@@ -160,20 +228,20 @@ async def pause(attempt: int, base_delay: float, max_delay: float, retry_after: 
     Args:
         attempt: how many have failed, from 1.
         base_delay: ms after the first; doubled after each.
-        max_delay: ms at most.
+        max_delay: ms at most, whatever the server asks for.
         retry_after: the server's Retry-After in seconds, or "" (dates are not understood).
     """
-    delay = min(base_delay * 2 ** min(attempt - 1, 32), max_delay) / 1000
-    delay *= random.uniform(0.75, 1.25)  # many devices must not come back in step
+    delay = min(base_delay * 2 ** min(attempt - 1, 32), max_delay)
+    delay *= random.uniform(0.25, 1)  # many devices must not come back in step
     if retry_after.isascii() and retry_after.isdigit() and len(retry_after) < 9:
-        delay = max(delay, min(float(retry_after), MAX_RETRY_AFTER_S))
-    await asyncio.sleep(delay)
+        delay = max(delay, min(float(retry_after) * 1000, max_delay))
+    await asyncio.sleep(delay / 1000)
 
 
 def describe(e: BaseException) -> str:
     """Return what a connection fault was, never empty and of one line."""
     if isinstance(e, aiohttp.ClientResponseError):
-        return "what answers there does not speak HTTP"  # and what it said may be long
+        return NO_HTTP  # and what it said may be long
     if isinstance(e, asyncio.TimeoutError):
         return f"no byte moved for {STALL_S:g} s"
     return str(e) or type(e).__name__

@@ -61,4 +61,5 @@ async def leave(connection: Connection, broker: Broker) -> None:
         others = [task for task in connection._tasks if not task.done()]
         if connection._published_in is None and len(others) == 1:  # nothing more meanwhile
             break
+    connection._backoff.moving = True
     await broker.force_reconnect()

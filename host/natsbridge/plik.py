@@ -49,6 +49,8 @@ REFUSALS = frozenset((400, 401, 403, 413, 429, 500, 507))
 CLEANUP_S = 2.0
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
+#: What can't end a header.
+_TOKEN = re.compile(r"[!-~]{0,1024}")
 
 
 class _Refused(Exception):
@@ -70,14 +72,14 @@ class _Again(Exception):
 
 async def _answer(response: aiohttp.ClientResponse) -> dict[str, Any]:
     """Return the JSON object that a request was answered with."""
-    if response.status in http.RETRY_STATUS:
-        raise _Again(
-            http.answered(response.status, await http.words(response)),
-            response.status,
-            response.headers.get("Retry-After", ""),
-        )
     if response.status != 200:
-        text = await http.read_text(response)
+        text = await http.words(response)
+        if response.status in http.RETRY_STATUS:
+            raise _Again(
+                http.answered(response.status, text),
+                response.status,
+                response.headers.get("Retry-After", ""),
+            )
         if 300 <= response.status < 400:
             text = f"(a redirect to {response.headers.get('Location', '')[:200]})"
         raise _Refused(response.status, text)
@@ -91,6 +93,13 @@ def _identifier(answer: dict[str, Any]) -> str:
     value = answer.get("id")
     if not isinstance(value, str) or not _ID.fullmatch(value):
         raise _Again("not the answer of a Plik server: it has no id", 200)
+    return value
+
+
+def _token(answer: dict[str, Any]) -> str:
+    value = answer.get("uploadToken") or ""
+    if not isinstance(value, str) or not _TOKEN.fullmatch(value):
+        raise _Again("not the answer of a Plik server: its token is none", 200)
     return value
 
 
@@ -141,6 +150,7 @@ class _Upload:
             async with self._session.post(self._base + "/upload", json=body) as response:
                 answer = await _answer(response)
                 _identifier(answer)
+                _token(answer)
                 return answer
 
         try:
@@ -156,7 +166,7 @@ class _Upload:
             ttl = longest
             answer = await self._attempts("creating an upload", once, ATTEMPTS)
         self.id = answer["id"]
-        self.token = str(answer.get("uploadToken") or "")
+        self.token = _token(answer)
         domain = answer.get("downloadDomain")
         if domain:
             try:
@@ -214,9 +224,14 @@ class _Upload:
             ) as response:
                 files = (await _answer(response)).get("files")
             for file in files if isinstance(files, list) else []:
-                if not isinstance(file, dict) or file.get("id") in (None, kept):
+                file_id, name = (
+                    map(file.get, ("id", "fileName")) if isinstance(file, dict) else "  "
+                )
+                if not (isinstance(file_id, str) and isinstance(name, str)) or file_id == kept:
                     continue
-                url = f"{self._base}/file/{self.id}/{file['id']}/{file.get('fileName', '')}"
+                if not _ID.fullmatch(file_id) or name != file_name(name):
+                    continue  # no file of ours
+                url = f"{self._base}/file/{self.id}/{file_id}/{name}"
                 await remove(self._session, url, self.token, self._correlation_id)
         except (*http.FAULTS, _Again, _Refused) as e:
             trace(self._correlation_id, f"Failed attempts could not be removed: {e}")

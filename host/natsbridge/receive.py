@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from natsbridge.client import Connection, Msg
 from natsbridge.dial import peer
 from natsbridge.download import in_thread
 from natsbridge.errors import DOWNLOAD_FAILED, INVALID_ARGUMENT, NATSBridgeError
+from natsbridge.inbox import StoredMsg
 from natsbridge.incoming import FAST, INLINE, DownloadHandler, Incoming
 from natsbridge.log import trace
 from natsbridge.nack import report
@@ -173,14 +175,21 @@ async def smartreceive(
             DOWNLOAD_FAILED, f"smartreceive took longer than timeout={timeout} s"
         )
 
+    stored = msg if isinstance(msg, StoredMsg) else None
     try:
-        payloads = await bounded(work(), timeout, late)
+        async with stored._kept() if stored else contextlib.nullcontext():
+            payloads = await bounded(work(), timeout, late)
     except NATSBridgeError as e:
         e.details.setdefault("correlation_id", receiver.correlation_id)
+        if stored and e.code == DOWNLOAD_FAILED and e.details.get("status") == 404:
+            e.message += stored._too_late()
         if nack and me is not None:
             await report(me, reply, fields, e, nack_subjects)
         raise
     trace(receiver.correlation_id, f"Received {len(payloads)} payloads")
     if receiver.consumed:  # the message is complete, whatever comes of this
-        await plik.briefly(receiver.consume(me, server))
+        if stored:  # but it may come again, until it is acknowledged
+            stored._claimed = lambda: plik.briefly(receiver.consume(me, server))
+        else:
+            await plik.briefly(receiver.consume(me, server))
     return {**fields, "payloads": payloads}

@@ -10,7 +10,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from natsbridge import http, plik
+from natsbridge import http, jetstream, plik
 from natsbridge.arguments import Progress, bounded, check_count, check_field, check_timeout
 from natsbridge.client import Connection
 from natsbridge.dial import connect, peer
@@ -95,6 +95,7 @@ async def smartsend(
     nats_connection: Any = None,
     on_progress: Progress | None = None,
     fallback_direct: bool = True,
+    durable: bool = False,
     timeout: float | None = None,
 ) -> tuple[dict[str, Any], str]:
     """Send payloads of any size in one message.
@@ -122,15 +123,16 @@ async def smartsend(
         nats_connection: a `Connection`, or a plain nats-py client. None: one for this call.
         on_progress: called on the event loop's thread with (dataname, bytes done, total or None).
         fallback_direct: whether a payload whose upload failed goes inside the message if it fits.
-        timeout: seconds for the whole; None: until no byte moves for 10 s.
+        durable: publish until a stream has stored the message, once, however often that takes.
+        timeout: seconds for the whole; None: until no byte moves for 10 s, and 30 s for the stream.
 
     Returns:
         The env, whose payloads hold the given object or the URL, and the JSON text published.
 
     Raises:
         NATSBridgeError: `INVALID_ARGUMENT`, `INVALID_PAYLOAD_TYPE`, `PAYLOAD_TOO_LARGE`,
-            `UPLOAD_FAILED`, `NATS_CONNECTION_FAILED`. Nothing was published then, unless the
-            connection was lost in that very moment.
+            `UPLOAD_FAILED`, `NATS_CONNECTION_FAILED`, where it is durable `STREAM_FAILED`. Nothing
+            was published then, unless the connection was lost in that very moment.
     """
     check_subject(subject)
     items = _check_data(data)
@@ -187,8 +189,15 @@ async def smartsend(
                 )
                 phase[0] = NATS_CONNECTION_FAILED
                 text = await message.encode()
-                reply = reply_to if is_subject(reply_to) else ""
-                await connection.publish(subject, text.encode(), reply)
+                if durable:
+                    msg_id = env["msg_id"]
+                    data = text.encode()
+                    stream = await jetstream.publish(connection, subject, data, msg_id, timeout)
+                    if message.has_links:
+                        await jetstream.warn_of_age(connection, stream, plik.DEFAULT_TTL)
+                else:
+                    reply = reply_to if is_subject(reply_to) else ""
+                    await connection.publish(subject, text.encode(), reply)
                 if nats_connection is None:
                     await connection.flush(http.STALL_S)
             except BaseException:

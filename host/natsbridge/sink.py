@@ -2,21 +2,27 @@
 
 A target takes bytes in order, can often begin again (a download that was cut), and is finished
 only when everything of its message was verified: a file then gets its final name. Until that it
-has a temporary one, so that nothing half-received is ever found under a name that looks good.
+has a temporary one, so that nothing half-received is ever found under a name that looks good. It is
+locked as long as it is written: what a receiver left that was killed is not, and the next one
+removes it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import sys
 import unicodedata
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from natsbridge.errors import INVALID_ARGUMENT, NATSBridgeError
+
+if sys.platform != "win32":  # where a file that is open can't be removed anyway
+    import fcntl
 
 __all__ = [
     "FileTarget",
@@ -126,9 +132,9 @@ class FileTarget(Target):
         self._folder = Path(folder)
         self._name = safe_name(dataname)
         self._final: Path | None = None
-        self._part = self._folder / f".{uuid.uuid4().hex}.part"
         try:
-            self._file = self._part.open("xb", buffering=0)
+            _clean(self._folder)
+            self._part, self._file = _temporary(self._folder)
         except OSError as e:
             raise self._failed(e) from e
 
@@ -156,9 +162,16 @@ class FileTarget(Target):
 
     def commit(self) -> str:
         """Give the file its final name and return its path."""
-        if self.lasting:
-            os.fsync(self._file.fileno())
-        self._file.close()
+        try:
+            if self.lasting:
+                os.fsync(self._file.fileno())
+            with _still_locked(self._file):
+                self._file.close()
+                return self._rename()
+        except OSError as e:
+            raise self._failed(e) from e
+
+    def _rename(self) -> str:
         stem, dot, extension = self._name.rpartition(".")
         if not stem:
             stem, dot, extension = self._name, "", ""
@@ -167,24 +180,70 @@ class FileTarget(Target):
             return self._folder / f"{stem}{f'-{number}' if number else ''}{dot}{extension}"
 
         number = _first_free(lambda number: os.path.lexists(path(number)))
-        try:
-            while True:
-                try:
-                    _rename_new(self._part, path(number))
-                except FileExistsError:  # somebody else was faster
-                    number += 1
-                    continue
-                self._final = path(number)
-                if self.lasting and os.name == "posix":
-                    _sync_folder(self._folder)
-                return str(self._final)
-        except OSError as e:
-            raise self._failed(e) from e
+        while True:
+            try:
+                _rename_new(self._part, path(number))
+            except FileExistsError:  # somebody else was faster
+                number += 1
+                continue
+            self._final = path(number)
+            if self.lasting and os.name == "posix":
+                _sync_folder(self._folder)
+            return str(self._final)
 
     def discard(self) -> None:
         """Remove the file."""
         self._file.close()
         (self._final or self._part).unlink(missing_ok=True)
+
+
+def _temporary(folder: Path) -> tuple[Path, io.FileIO]:
+    """Open a new file, and lock it."""
+    while True:
+        path = folder / f".natsbridge-{uuid.uuid4().hex}.part"
+        file = path.open("xb", buffering=0)
+        with contextlib.suppress(OSError):  # a file system without locks: nobody removes it there
+            _lock(file)
+        if path.exists():  # else somebody cleaned just before it was locked
+            return path, file
+        file.close()
+
+
+def _lock(file: io.FileIO) -> None:
+    """Lock a file until it is closed. Raises OSError where another process has."""
+    if sys.platform != "win32":
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@contextlib.contextmanager
+def _still_locked(file: io.FileIO) -> Iterator[None]:
+    """Keep a file's lock though it is closed (Windows renames nothing that is open)."""
+    if sys.platform == "win32":
+        yield
+        return
+    same = os.dup(file.fileno())
+    try:
+        yield
+    finally:
+        os.close(same)
+
+
+_cleaned: set[Path] = set()
+
+
+def _clean(folder: Path) -> None:
+    """Remove what receivers that were killed left in a folder: once, it may have many files."""
+    if folder in _cleaned:
+        return
+    _cleaned.add(folder)
+    for path in folder.glob(".natsbridge-*.part"):
+        with contextlib.suppress(OSError):  # it is being written, or gone
+            if sys.platform == "win32":
+                path.unlink()
+                continue
+            with path.open("r+b", buffering=0) as file:
+                _lock(file)
+                path.unlink()
 
 
 def _sync_folder(folder: Path) -> None:

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from nats.aio.msg import Msg as NatsMsg
 
-from natsbridge import client, dial, download, envelope, plik, receive, send
+from natsbridge import client, dial, download, envelope, inbox, plik, receive, send
 from natsbridge._version import __version__
 from natsbridge.arguments import Progress
 from natsbridge.errors import INVALID_ARGUMENT, NATSBridgeError
@@ -59,6 +59,45 @@ class Msg(client.Msg):
             msg._connection,
         )
         self._owner = owner
+
+
+class StoredMsg(Msg):
+    """A message of an inbox, with what may be said of it; see `natsbridge.inbox.StoredMsg`."""
+
+    __slots__ = ("_stored",)
+
+    def __init__(self, msg: inbox.StoredMsg, owner: Connection) -> None:
+        super().__init__(msg, owner)
+        self._stored = msg
+
+    def ack(self, timeout: float | None = 5) -> None:
+        """It is done with, and does not come again: waits until the server has confirmed that."""
+        self._owner._run(self._stored.ack(timeout))
+
+    def nak(self, delay: float = 0) -> None:
+        """It can't be done now: it comes again, after `delay` seconds."""
+        self._owner._run(self._stored.nak(delay))
+
+    def term(self) -> None:
+        """It can never be done: it does not come again."""
+        self._owner._run(self._stored.term())
+
+    def in_progress(self) -> None:
+        """It takes longer: the time after which it comes again begins anew."""
+        self._owner._run(self._stored.in_progress())
+
+
+class Inbox:
+    """What a stream has for a durable consumer; see `natsbridge.inbox.Inbox`."""
+
+    def __init__(self, inbox: inbox.Inbox, owner: Connection) -> None:
+        self._inbox = inbox
+        self._owner = owner
+
+    def fetch(self, n: int = 1, timeout: float | None = 5) -> list[StoredMsg]:
+        """Return up to `n` messages: those that wait, or else those that come first."""
+        found = self._owner._run(self._inbox.fetch(n, timeout))
+        return [StoredMsg(msg, self._owner) for msg in found]
 
 
 class Subscription:
@@ -194,6 +233,10 @@ class Connection:
         """Publish and return the first answer, or None when none came within `timeout` seconds."""
         return self._message(self._connection.request(subject, payload, timeout, headers))
 
+    def inbox(self, stream: str, name: str, subject: str = "", ack_wait: int = 30) -> Inbox:
+        """Return what a stream keeps for this peer, under the name of a durable consumer."""
+        return Inbox(self._run(self._connection.inbox(stream, name, subject, ack_wait)), self)
+
     def flush(self, timeout: float | None = 5) -> None:
         """Wait until the server has taken all that was published."""
         self._run(self._connection.flush(timeout))
@@ -309,6 +352,7 @@ def smartsend(
     nats_connection: Any = None,
     on_progress: Progress | None = None,
     fallback_direct: bool = True,
+    durable: bool = False,
     timeout: float | None = None,
 ) -> tuple[dict[str, Any], str]:
     """Send payloads of any size in one message; see `natsbridge.smartsend`."""
@@ -334,6 +378,7 @@ def smartsend(
             nats_connection=connection,
             on_progress=on_progress,
             fallback_direct=fallback_direct,
+            durable=durable,
             timeout=timeout,
         )
     )
@@ -364,6 +409,8 @@ def smartreceive(
     if owner is None and isinstance(msg, Msg) and not msg._owner._closed:
         owner = msg._owner
     run, connection = _runner(owner)
+    if isinstance(msg, StoredMsg):
+        msg = msg._stored
     return run(
         receive.smartreceive(
             msg,

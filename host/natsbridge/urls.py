@@ -12,7 +12,7 @@ import ipaddress
 import re
 from base64 import b64encode
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from urllib.parse import quote, unquote, urljoin
 
@@ -78,7 +78,7 @@ class Server:
     """
 
     base: Url
-    login: str = ""
+    login: str = field(default="", repr=False)
 
     @property
     def authorization(self) -> str:
@@ -134,7 +134,9 @@ def parse_url(text: str) -> Url:
     if not 0 < port < 65536:
         raise ValueError(f"it has the impossible port {port}")
     path = "/" + "/".join(_segments(found["path"] or "/"))
-    return Url(scheme, found["host"].lower(), port, path, found["query"] or "")
+    query = found["query"] or ""
+    # An empty query is none, also to what makes the request.
+    return Url(scheme, found["host"].lower(), port, path, "" if query == "?" else query)
 
 
 def shown(text: str) -> str:

@@ -265,6 +265,43 @@ def test_the_connection_is_back_after_the_wi_fi(board: Board, tmp_path: Path) ->
     assert out == "b'again' [('connect', 'lab', 'secret')] 1\n"
 
 
+@pytest.mark.parametrize(
+    ("script", "change"),
+    [
+        ("[-3] * 20", {}),
+        ("[-2] * 20", {}),
+        ("[0, 3]", {}),
+        ("[0, 3]", {"broker": "nats://b:s3cr3t-url@127.0.0.1:x"}),
+        ("[0, 3]", {"broker": "nats://b:s3cr3t-url@127.0.0.1:1"}),
+        ("[0, 3]", {"wifi": {"ssid": "", "password": "s3cr3t-wifi"}}),
+        ("[0, 3]", {"wifi": {"ssid": "lab", "password": "s3cr3t-wifi", "country": "DEU"}}),
+        ("[0, 3]", {"passwort": "s3cr3t-typo"}),
+        ("[0, 3]", {"token": 5}),
+    ],
+)
+def test_what_fails_on_a_board_shows_no_secret(
+    board: Board, tmp_path: Path, script: str, change: dict[str, Any]
+) -> None:
+    login = tmp_path / "login.conf"
+    login.write_text('authorization { user: "b", password: "another" }\n')
+    with NatsServer(tmp_path, "-c", str(login)) as server:
+        board.config.update(broker=server.url, user="b", password="s3cr3t-broker")
+        board.config["wifi"]["password"] = "s3cr3t-wifi"
+        board.config["fileserver_url"] = "http://b:s3cr3t-files@files.example"
+        board.config.update(change)
+        out = board.run(
+            "import natsbridge\n"
+            "natsbridge.log.enabled = True\n"
+            f"network.script[:] = {script}\n"
+            "try:\n    board.connect()\n"
+            "except Exception as e:\n"
+            "    print('failed', e, repr(e), getattr(e, 'details', ''))\n"
+            "    sys.print_exception(e)\n"
+        )
+    assert any(line.startswith("failed ") for line in out), out
+    assert "s3cr3t" not in "".join(out)
+
+
 def test_the_clock_may_stay_unset(board: Board) -> None:
     board.config["ntp"] = "nobody.example"
     out = board.run("network.script[:] = [0, 3]\nboard.connect().close()\nprint('on')\n")
@@ -456,10 +493,16 @@ def test_a_program_that_raises(slots: Slots) -> None:
     assert out.startswith("1\nTraceback")
     assert out.endswith("IndexError: list index out of range\n")
     main = slots.folder / "main.py"
-    main.write_text(main.read_text().replace("_DELAY = 10 ", "_DELAY = 0.2 "))
+    text = main.read_text().replace("_DELAY = 10 ", "_DELAY = 1.2 ")
+    main.write_text(text.replace("_AGAIN = 2 ", "_AGAIN = 0.1 "))
     code, out = slots.run(fakes=True)
     assert code == 3
-    assert out.endswith("\nmain: restart in 0 s; Ctrl-C prevents it\nreset\n")
+    # Why it failed is the last that it prints, and is printed again: a port is opened late.
+    why = "main: restart in {} s, which Ctrl-C prevents, after:\nTraceback"
+    first, second = (out.index(why.format(left)) for left in (1, 0))
+    assert first < second
+    assert out.count("IndexError: list index out of range\n") == 2
+    assert out.endswith("IndexError: list index out of range\nreset\n")
 
 
 def test_ctrl_c_and_exit_do_not_restart(slots: Slots) -> None:
@@ -476,6 +519,21 @@ def test_a_pause_is_made_once(slots: Slots) -> None:
     (slots.folder / "pause").touch()
     assert slots.run() == (0, "main: pause\n")
     assert slots.run() == (0, "this is a\n")
+
+
+@pytest.mark.parametrize(("cause", "out"), [(1, "this is a\n"), (3, "main: pause\n")])
+def test_a_pause_does_not_outlast_the_power(slots: Slots, cause: int, out: str) -> None:
+    """Whoever made it and was unplugged then never resets the board."""
+    (slots.folder / "slot").write_text("a")
+    (slots.folder / "pause").touch()
+    fakes = slots.folder / "fakes"
+    fakes.mkdir()
+    (fakes / "machine.py").write_text(f"PWRON_RESET = 1\ndef reset_cause():\n    return {cause}\n")
+    line = [MICROPYTHON, "main.py"]
+    environment = {**os.environ, "MICROPYPATH": "fakes"}
+    done = subprocess.run(line, cwd=slots.folder, env=environment, capture_output=True, text=True)
+    assert done.stdout == out
+    assert not (slots.folder / "pause").exists()
 
 
 def test_the_default_program_answers_and_survives_the_broker(tmp_path: Path) -> None:

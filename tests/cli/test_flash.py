@@ -12,9 +12,9 @@ import pty
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
-import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,136 +24,16 @@ from typing import Any
 import pytest
 
 import natsbridge as package
-from command import Broker, Inside, Runner, until
+from checkouts import PICO, ROOT, SECRET, Checkout, Flash, flashed, tree, uf2
+from command import Broker, Inside, Runner, fits, lines_of_screen, until
 from conftest import free_ports
-from device import MICROPYTHON, MPY_CROSS, compiled
+from device import MICROPYTHON, compiled
 from natsbridge import sync
+from natsbridge.errors import NATSBridgeError
 from natsbridge.flashing import image, scripts
 from natsbridge.flashing.link import fault
+from natsbridge.flashing.plan import Board as Description
 from simulator import Board
-
-ROOT = Path(__file__).parent.parent.parent
-SECRET = "open sesame"
-#: What a Pico W with its Wi-Fi says it is.
-PICO: dict[str, Any] = {
-    "platform": "rp2",
-    "machine": "Raspberry Pi Pico W with RP2040",
-    "version": [1, 24, 0],
-    "wifi": {"ssid": "lab", "password": SECRET},
-}
-
-
-class Checkout:
-    """boards/ and build/firmware/ of a small program, all of whose files say its version.
-
-    Its configuration says that too, as the name of the board.
-    """
-
-    MAIN = "from natsbridge import same, first, last\n"
-    PROGRAM = """
-    import sys, time
-    import board, natsbridge
-    from natsbridge import first, last, same
-    versions = {VERSION, board.VERSION, natsbridge.VERSION, first.VERSION, last.VERSION}
-    while True:
-        print("program", *versions, "as", board.config()["name"])
-        time.sleep(0.1)
-    """
-
-    def __init__(self, folder: Path, version: str) -> None:
-        self.version = version
-        self.boards = folder / "boards"
-        shared = self.boards / "shared"
-        shared.mkdir(parents=True)
-        for name in ("unix", "esp32", "rpi_pico_w"):
-            shutil.copytree(ROOT / "boards" / name, self.boards / name)
-        says = f"VERSION = {version!r}\n"
-        (shared / "program.py").write_text(says + textwrap.dedent(self.PROGRAM))
-        board = (ROOT / "boards" / "shared" / "board.py").read_text()
-        (shared / "board.py").write_text(f"{board}{says}")
-        main = (ROOT / "boards" / "shared" / "main.py").read_text()
-        (shared / "main.py").write_text(f"{main}# {version}\n")
-        built = folder / "build" / "firmware" / "natsbridge"
-        built.mkdir(parents=True)
-        rest = "".join(f"    {n}\n" for n in range(300))
-        for name, text in (
-            ("__init__", says),
-            ("first", says),
-            ("same", f"TEXT = '''{rest}'''\n"),
-            ("last", f"{says}TEXT = '''{rest}'''\n"),
-        ):
-            source = folder / f"{name}.py"
-            source.write_text(text)
-            line = [MPY_CROSS, "-s", name, "-o", built / f"{name}.mpy", source]
-            subprocess.run(line, check=True)
-
-
-@pytest.fixture(scope="session")
-def boards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project's boards/, beside a firmware that was built."""
-    folder = tmp_path_factory.mktemp("checkout")
-    (folder / "build").mkdir()
-    (folder / "boards").symlink_to(ROOT / "boards")
-    (folder / "build" / "firmware").symlink_to(compiled())
-    return folder / "boards"
-
-
-@pytest.fixture(scope="session")
-def checkouts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkout, Checkout]:
-    """Two versions of a program."""
-    folder = tmp_path_factory.mktemp("versions")
-    return Checkout(folder / "1", "old"), Checkout(folder / "2", "new")
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Path:
-    """A board's empty file system."""
-    (tmp_path / "disk").mkdir()
-    return tmp_path / "disk"
-
-
-Flash = Callable[..., Any]
-
-
-@pytest.fixture
-def flash(bare: Runner) -> Flash:
-    """Runs `natsbridge flash` of a checkout's program, on the unix port."""
-
-    def run(checkout: Checkout, board: Board, *options: object, inside: bool = True) -> Any:
-        words = ["flash", "unix", "--boards", checkout.boards, "--device", board.port, "--json"]
-        words += ["--no-wait", "--set", "broker=nats://127.0.0.1", "--set", "fileserver_url="]
-        words += ["--set", f"name={checkout.version}", *options]
-        return bare.inside(*words) if inside else bare(*words)
-
-    return run
-
-
-@pytest.fixture(scope="session")
-def old_disk(
-    checkouts: tuple[Checkout, Checkout], tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    """The file system of a board that has the old program."""
-    folder = tmp_path_factory.mktemp("old")
-    (folder / "disk").mkdir()
-    runner = Runner(folder, folder)
-    with Board(folder / "disk") as board:
-        words = ["flash", "unix", "--boards", checkouts[0].boards, "--device", board.port]
-        words += ["--no-wait", "--set", "broker=nats://127.0.0.1", "--set", "fileserver_url="]
-        runner.inside(*words, "--set", "name=old").ended()
-        board.prints(r"program old\s")
-    return folder / "disk"
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    """Every file of a board."""
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-
-
-def flashed(run: Inside) -> dict[str, Any]:
-    """What `flash --json` did."""
-    [said] = [r["flashed"] for r in run.records if "flashed" in r]
-    return dict(said)
-
 
 # ---------------------------------------------------------------- onto a board, and its hello
 
@@ -173,11 +53,16 @@ def fresh(
 
 def test_a_fresh_board_says_hello(fresh: tuple[Inside, Path], boards: Path, broker: Broker) -> None:
     run, disk = fresh
-    lines = run.out.splitlines()
-    assert re.match(r"linux .*, MicroPython 1\.\d+\.\d+, [\d,]+ B of heap free, ", lines[0])
-    assert re.match(r"Flashed: 34 of 34 files sent, .* kB in .*, config.json written", lines[1])
-    said = rf"Hello from linux.*: NATSBridge {package.__version__}, MicroPython 1\..*"
-    assert re.match(said + r" [\d,]+ B of heap free, round trip \d+ ms$", lines[-1])
+    said = (
+        rf"linux .*, MicroPython 1\.\d+\.\d+; free: [\d,]+ B of heap, .* of flash\n"
+        rf"Program: the default one, shared/program.py\n"
+        rf"Flashed: 34 of 34 files sent, .* kB in .* s, config.json written.\n"
+        rf"Waiting for its hello ...\n"
+        rf"Hello from linux.*: NATSBridge {package.__version__}, MicroPython 1\..*"
+        r" [\d,]+ B of heap free, round trip \d+ ms\n"
+    )
+    assert re.fullmatch(said.replace(" ", r"\s"), run.out, re.S)
+    fits(run.out.splitlines())
     files = tree(disk)
     assert files["slot"] == b"a"
     assert files["main.py"] == (boards / "shared" / "main.py").read_bytes()
@@ -235,8 +120,12 @@ def test_only_what_changed_is_sent(
         did = flashed(run)
         assert run.records[-1]["hello"]["board"].startswith("linux")
         assert (did["slot"], did["sent"], did["kept"]) == ("b", ["slots/b/program.py"], 33)
-        assert did["config"] is False
-        assert (disk / "slots" / "b" / "program.py").read_bytes() == own.read_bytes()
+        assert (did["config"], did["program"]) == (False, "own.py")
+        # It stays, until another one is named.
+        run = natsbridge.inside(*words, "--no-wait", "--set", "ntp=x").ended()
+        did = flashed(run)
+        assert (did["program"], did["sent"]) == ("own.py", ["slots/a/config.json"])
+        assert (disk / "slots" / "a" / "program.py").read_bytes() == own.read_bytes()
         # The doctor finds what was flashed.
         checks = natsbridge.inside("doctor", "--json", "--device", board.port).records
         assert f"{package.__version__} is installed on the device" in [r["found"] for r in checks]
@@ -276,8 +165,8 @@ def test_an_upgrade_sends_what_changed(
     ("told", "words"),
     [
         ({"version": [1, 18, 0]}, ["MicroPython 1.18.0", "1.19", "--image"]),
-        ({"machine": "Generic ESP32 module with ESP32"}, ["it is no unix", "with ESP32"]),
-        ({"heap": "64K"}, ["bytes of heap free, and 65,536 are needed"]),
+        ({"machine": "Generic ESP32 module with ESP32"}, ["it is no unix (", "with ESP32"]),
+        ({"heap": "76K"}, ["bytes of heap free, and 65,536 are needed"]),
         ({"flash": 60_000}, ["bytes of flash free", "are needed"]),
     ],
 )
@@ -387,17 +276,29 @@ def test_power_that_fails_in_the_middle_leaves_the_old_program(
     assert cut(flash, checkouts, old_disk, tmp_path / "cut", operations=40) == "old"
 
 
-def test_ctrl_c_leaves_the_old_program_running(
-    bare: Runner, checkouts: tuple[Checkout, Checkout], old_disk: Path, disk: Path
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_a_signal_leaves_the_old_program_running_and_no_password(
+    number: signal.Signals,
+    bare: Runner,
+    checkouts: tuple[Checkout, Checkout],
+    old_disk: Path,
+    disk: Path,
 ) -> None:
+    """Ctrl-C, and a terminal that is closed."""
     shutil.copytree(old_disk, disk, dirs_exist_ok=True)
+    scratch = disk.parent / "scratch"
+    scratch.mkdir()
+    bare.environ["TMPDIR"] = str(scratch)
     large = disk.parent / "large.py"
     large.write_text("# this takes a while\n" * 5000)
     with Board(disk, usb=str(disk.parent / "ttyACM0")) as board:
         words = ["flash", "unix", "--boards", checkouts[1].boards, "--device", board.port]
         running = bare.start(*words, "--no-wait", "--program", large)
         until((disk / "slots" / "b" / "program.py").exists)
-        assert running.stop().ended(130).err == ""
+        assert list(scratch.rglob("*"))
+        said = running.stop(number).ended(128 + number).err
+        assert said == "Interrupted: the board has what it had before, and goes on.\n"
+        assert not list(scratch.rglob("*"))
         board.prints(r"program old\s")
     assert (disk / "slot").read_bytes() == b"a"
 
@@ -688,33 +589,6 @@ def test_a_watchdog_does_not_end_a_long_copy(
 
 # ---------------------------------------------------------------- ports, questions, secrets
 
-#: In the place of mpremote: it notes its command lines, and shows ports that are not there.
-MPREMOTE = """
-import json, os, runpy, sys
-with open(os.environ["NOTES"], "a") as notes:
-    print(json.dumps(sys.argv[1:]), file=notes)
-if sys.argv[1:] == ["connect", "list"]:
-    print(os.environ["PORTS"], end="")
-    sys.exit()
-sys.path.remove(os.environ["PYTHONPATH"])
-for name in [n for n in sys.modules if n.startswith("mpremote")]:
-    del sys.modules[name]
-runpy.run_module("mpremote", run_name="__main__", alter_sys=True)
-"""
-
-
-@pytest.fixture
-def noted(bare: Runner, tmp_path: Path) -> Callable[[], str]:
-    """Has mpremote find what $PORTS says, and returns all of its command lines."""
-    module = tmp_path / "instead" / "mpremote"
-    module.mkdir(parents=True)
-    (module / "__init__.py").touch()
-    (module / "__main__.py").write_text(MPREMOTE)
-    notes = tmp_path / "notes"
-    notes.touch()
-    bare.environ.update(PYTHONPATH=str(module.parent), NOTES=str(notes), PORTS="")
-    return notes.read_text
-
 
 def test_ports_are_found(
     bare: Runner, noted: Callable[[], str], old_disk: Path, tmp_path: Path
@@ -748,20 +622,29 @@ def test_what_is_missing_is_asked_for_and_secrets_are_nowhere(
         answers = [
             ("Name of the Wi-Fi", "lab\n"),
             ("Its password", f"{SECRET}\n"),
-            ("broker's URL", "nats://me:sesame@127.0.0.1:1\n"),
-            ("file server's URL", "\n"),
+            ("Name of this board, as in NAME.command [pico-w]", "a b\n"),
+            ("must be text without spaces", ""),  # what is of no use is asked for again
+            ("[pico-w]", "\n"),
+            ("Broker's URL, as the board reaches it:", "nats://127.0.0.1:1\n"),
+            ("User at the broker (empty: none)", "me\n"),
+            ("Password of that user", "sesame\n"),
+            ("File server's URL, as the board reaches it (empty: none)", "http://127.0.0.1:1\n"),
+            ("User at the file server (empty: none)", "me\n"),
+            ("Password of that user", "ses@me\n"),
         ]
         code, text = bare.on_terminal(*words, "--set", "ntp=", typed=answers)
         assert (code, "Flashed: 7 of 7 files sent" in text) == (0, True)
+        assert "`natsbridge up --lan`" in text
+        fits(lines_of_screen(text))
         assert "sending" in text  # its bar
         config = disk / "slots" / "a" / "config.json"
         said = json.loads(config.read_text())
         assert said["wifi"] == {"ssid": "lab", "password": SECRET, "country": ""}
-        assert said["broker"] == "nats://me:sesame@127.0.0.1:1"
-        assert said["fileserver_url"] == "http://192.168.1.10:8080"
-        assert SECRET not in text
-        assert SECRET not in noted()
-        assert "sesame" not in noted()
+        login = said["name"], said["broker"], said["user"], said["password"]
+        assert login == ("pico-w", "nats://127.0.0.1:1", "me", "sesame")
+        assert said["fileserver_url"] == "http://me:ses%40me@127.0.0.1:1"
+        for secret in (SECRET, "sesame", "ses@me", "ses%40me"):
+            assert secret not in text + noted()
         # Now the board has them: nothing is asked, and nothing sent.
         assert flashed(bare(*words, "--json").ended())["bytes"] == 0
         # Ctrl-C at a question ends it, and the board goes on.
@@ -804,6 +687,44 @@ def test_what_mpremote_says_is_explained(said: str, word: str) -> None:
 # ---------------------------------------------------------------- MicroPython itself
 
 
+def described(name: str) -> Description:
+    """What boards/ says of a board."""
+    text = (ROOT / "boards" / name / "board.json").read_text()
+    return Description.parse(name, text)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "why"),
+    [
+        ("rpi_pico_w", uf2(0xE48BFF56), None),
+        ("rpi_pico2_w", uf2(0xE48BFF57) + uf2(0xE48BFF59), None),  # with a block for its erratum
+        ("rpi_pico_w", uf2(0xE48BFF57) + uf2(0xE48BFF59), "another chip than that of rpi_pico_w"),
+        ("rpi_pico2_w", uf2(0xE48BFF56), "another chip"),
+        ("rpi_pico_w", uf2(0xE48BFF56, flags=0), r"\(none, not 0xe48bff56\)"),
+        ("rpi_pico_w", b"UF2\n123", "is not UF2, or not all of it is there"),
+        ("rpi_pico_w", uf2(0xE48BFF56) + uf2(0xE48BFF56)[:-1], "not all of it is there"),
+        ("rpi_pico_w", bytes(508) + uf2(0)[508:], "is not UF2"),
+        ("rpi_pico_w", b"", "another chip"),
+        ("esp32", b"\xe9".ljust(300, b"\0"), None),
+        ("esp32s3", b"\xe9".ljust(12, b"\0") + b"\x09".ljust(300, b"\0"), None),
+        ("esp32c3", b"\xe9".ljust(12, b"\0") + b"\x09".ljust(300, b"\0"), "another chip"),
+        ("esp32", uf2(0xE48BFF56), "no image of an ESP32"),
+        ("esp32", b"\xe9", "no image of an ESP32"),
+        ("unix", b"\xe9", "no image can be installed on unix"),
+    ],
+)
+def test_an_image_is_for_this_board(
+    name: str, data: bytes, why: str | None, tmp_path: Path
+) -> None:
+    path = tmp_path / "image"
+    path.write_bytes(data)
+    if why is None:
+        image.check_image(described(name), path)
+    else:
+        with pytest.raises(NATSBridgeError, match=why):
+            image.check_image(described(name), path)
+
+
 def test_an_image_for_an_esp32_is_written_with_esptool(
     bare: Runner,
     noted: Callable[[], str],
@@ -813,7 +734,7 @@ def test_an_image_for_an_esp32_is_written_with_esptool(
 ) -> None:
     boards = checkouts[0].boards
     file = tmp_path / "ESP32.bin"
-    file.write_bytes(b"\xe9\x00\x00\x00" * 100)
+    file.write_bytes(b"\xe9\x00\x00\x00" + bytes(300))
     esptool = tmp_path / "instead" / "esptool.py"
     told = {"machine": "Generic ESP32 module with ESP32", "platform": "esp32", "flash": 2 << 20}
     with Board(disk, **told) as board:
@@ -841,7 +762,7 @@ def test_an_image_for_a_pico_is_copied_to_its_drive(
 ) -> None:
     boards = checkouts[0].boards
     file = tmp_path / "pico.uf2"
-    file.write_bytes(b"UF2\nand so on")
+    file.write_bytes(uf2(0xE48BFF56) + uf2(0xE48BFF56))
     drive = tmp_path / "RPI-RP2"
     drive.mkdir()
     with Board(disk, **PICO) as board:
@@ -850,8 +771,10 @@ def test_an_image_for_a_pico_is_copied_to_its_drive(
         bare.environ["WIFI_PASSWORD"] = "x"
         words += ["--drive", drive, "--image"]
         bare.inside(*words, file).failed("has no INFO_UF2.TXT", "BOOTSEL")
-        (drive / "INFO_UF2.TXT").write_text("UF2 Bootloader v3.0\nBoard-ID: RPI-RP2\n")
-        bare.inside(*words, Path(__file__)).failed("is no image for rpi_pico_w", ".uf2")
+        (drive / "INFO_UF2.TXT").write_text("UF2 Bootloader v1.0\nBoard-ID: RP2350\n")
+        bare.inside(*words, file).failed("is the drive of another board", "does not say RPI-RP2")
+        (drive / "INFO_UF2.TXT").write_text("UF2 Bootloader v3.0\r\nBoard-ID: RPI-RP2\r\n")
+        bare.inside(*words, Path(__file__)).failed("is no image for rpi_pico_w", "is not UF2")
         assert not tree(disk)
         bare.inside(*words, file).ended()
     assert (drive / "pico.uf2").read_bytes() == file.read_bytes()
@@ -864,9 +787,11 @@ def test_the_drive_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         if info:
             (tmp_path / name / image.INFO).write_text(info)
     monkeypatch.setattr(image, "_mounted", lambda: sorted(tmp_path.iterdir()))
-    assert image.find_drive() == tmp_path / "x"
+    boards = {name: described(name) for name in ("rpi_pico_w", "rpi_pico2_w")}
+    assert image.find_drive(boards["rpi_pico_w"]) == tmp_path / "x"
+    assert image.find_drive(boards["rpi_pico2_w"]) is None
     (tmp_path / "x" / image.INFO).unlink()
-    assert image.find_drive() is None
+    assert image.find_drive(boards["rpi_pico_w"]) is None
 
 
 # ---------------------------------------------------------------- the simulated board

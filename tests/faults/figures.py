@@ -26,6 +26,7 @@ GOALS = {
     12: ("Hostile names, lying sizes", "nothing outside or overwritten, heap rise at most 4 KB"),
     13: ("Arrow bombs", "refused within the cap"),
     14: ("TLS and secrets", "no credentials without TLS, no secret in any text"),
+    15: ("Durable sends", "none lost, none twice, over kills of the broker and of the device"),
 }
 
 

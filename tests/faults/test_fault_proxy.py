@@ -44,25 +44,30 @@ def talk(proxy: FaultProxy, data: bytes = DATA, wait_s: float = 10) -> tuple[byt
     with socket.create_connection(("127.0.0.1", proxy.port)) as client:
         client.settimeout(wait_s)
         got = b""
+        resets = []  # told once, to whoever sends or receives then
 
         def send() -> None:
-            with contextlib.suppress(OSError):
+            try:
                 client.sendall(data)
                 client.shutdown(socket.SHUT_WR)
+            except ConnectionResetError as e:
+                resets.append(e)
+            except OSError:
+                pass  # the other end has gone in order
 
         sender = threading.Thread(target=send)
         sender.start()
+        end = "eof"
         try:
             while piece := client.recv(1 << 16):
                 got += piece
-            end = "eof"
-        except ConnectionResetError:
-            end = "reset"
+        except ConnectionResetError as e:
+            resets.append(e)
         except TimeoutError:
             end = "stalled"
             client.shutdown(socket.SHUT_RDWR)
         sender.join(10)
-        return got, end
+        return got, "reset" if resets else end
 
 
 def test_nothing_happens_at_first(echo: str) -> None:

@@ -40,15 +40,16 @@ def run_micropython(
     return done.stdout
 
 
-def load_firmware(module: str) -> types.ModuleType:
-    """Import a part of the firmware that needs no board (no socket, no ticks) under CPython."""
+def load_firmware(module: str, name: str = PACKAGE) -> types.ModuleType:
+    """Import a part of the firmware that needs no board (no socket, no ticks) under CPython, as a
+    part of the package `name`."""
     if "micropython" not in sys.modules:
         stub = types.ModuleType("micropython")
         stub.const = lambda value: value  # type: ignore[attr-defined]
         sys.modules["micropython"] = stub
         gc.mem_free = lambda: 1 << 20  # type: ignore[attr-defined] # what only the device has
-    if PACKAGE not in sys.modules:
-        package = types.ModuleType(PACKAGE)
+    if name not in sys.modules:
+        package = types.ModuleType(name)
         package.__path__ = [str(FIRMWARE / "natsbridge")]
-        sys.modules[PACKAGE] = package
-    return importlib.import_module(f"{PACKAGE}.{module}")
+        sys.modules[name] = package
+    return importlib.import_module(f"{name}.{module}")

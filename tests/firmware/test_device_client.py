@@ -106,7 +106,6 @@ print(descriptors() - BEFORE)
         b"MSG faults\r\n",
         b"MSG faults x 3\r\nabc\r\n",
         b"MSG faults 1 1e3\r\nabc\r\n",
-        b"MSG \xff\xfe 1 3\r\nabc\r\n",
         b"INFO [1]\r\n",
         b"INFO {\r\n",
         b'INFO {"max_payload":"x"}\r\n',

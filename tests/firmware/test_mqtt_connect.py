@@ -134,6 +134,8 @@ for call in (
     lambda: nc.request("x.b", b"?", timeout=1),
     lambda: nc.publish("x.b", b"1", reply="x.c"),
     lambda: nc.publish("x.b", b"1", headers={"a": "b"}),
+    lambda: natsbridge.smartsend("x.b", [], nats_connection=nc, durable=True, timeout=3),
+    lambda: nc.inbox("stream", "name"),
     lambda: nc.subscribe("x.b", queue="q"),
     lambda: nc.subscribe("x.a"),
     lambda: nc.publish("/chat/user/v1/message", b"1"),
@@ -170,5 +172,5 @@ nc.close()
         server.mqtt,
         heap="1M",
     )
-    assert lines[:-2] == ["INVALID_ARGUMENT"] * 30
+    assert lines[:-2] == ["INVALID_ARGUMENT"] * 32
     assert lines[-2:] == ["PAYLOAD_TOO_LARGE", "True True"]

@@ -470,6 +470,12 @@ def test_subjects_are_judged_as_on_the_host(subject: str, wildcards: bool) -> No
     assert good == (host_subjects._fault(subject, wildcards) == "")
 
 
+@pytest.mark.parametrize("subject", ["a" * 1025, "é" * 512, "é" * 513, "🙂" * 256, "🙂" * 257])
+def test_a_subject_has_so_many_bytes_as_on_the_host(subject: str) -> None:
+    assert subjects.is_subject(subject) == (len(subject.encode()) <= 1024)
+    assert subjects.is_subject(subject) == host_subjects.is_subject(subject)
+
+
 @settings(max_examples=500)
 @given(*[st.lists(st.sampled_from(["a", "b", "*", ">"]), min_size=1, max_size=4)] * 2)
 def test_patterns_match_as_on_the_host(pattern: list[str], subject: list[str]) -> None:

@@ -462,6 +462,25 @@ print(code(nc.flush))
         server.stop()
 
 
+@pytest.mark.parametrize("delay", [0, 1])
+def test_a_delay_of_nothing_does_not_pass_over_the_deadline(tmp_path: Path, delay: int) -> None:
+    """A port that refuses at once gave the attempts no reason to wait, nor to look at the time."""
+    script = """
+delay = int(sys.argv[2])
+nc = natsbridge.connect(sys.argv[1], base_delay=delay, max_delay=delay)
+print("ready")
+sys.stdin.readline()
+for _ in range(3):
+    ms, got = took(nc.flush, 0.5)
+    print(ms < 3000 and got[:22])
+"""
+    with NatsServer(tmp_path) as server, Board(script, server.url, str(delay)) as board:
+        assert board.line() == "ready"
+        server.stop()
+        board.say()
+        assert board.rest() == ["NATS_CONNECTION_FAILED"] * 3
+
+
 def test_on_idle_is_called_while_anything_blocks(tmp_path: Path) -> None:
     """At least every 100 ms (20 for what is computed), in the best of three waits of each kind."""
 

@@ -29,22 +29,25 @@ async def failure(work: Awaitable[Any]) -> NATSBridgeError:
 
 
 class TestBackoff:
-    def test_a_round_at_once_then_longer_and_longer(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("random.uniform", lambda low, high: 1.0)
+    def test_a_round_soon_then_longer_and_longer(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("random.uniform", lambda low, high: high)
+        monkeypatch.setattr("random.random", lambda: 0.5)
         backoff = Backoff(100, 500)
         got = [backoff(SERVERS, {}) for _ in range(15)]
         assert [server for server, _ in got] == SERVERS * 5
-        assert [delay for _, delay in got[::3]] == [0, 0.1, 0.2, 0.4, 0.5]
+        assert [delay for _, delay in got[::3]] == [0.05, 0.2, 0.4, 0.5, 0.5]
         assert {delay for i, (_, delay) in enumerate(got) if i % 3} == {0}
 
     def test_devices_do_not_come_back_in_step(self) -> None:
-        delays = set()
+        first, second = set(), set()
         for _ in range(50):
             backoff = Backoff(100, 5000)
-            backoff(SERVERS[:1], {})
-            delays.add(backoff(SERVERS[:1], {})[1])
-        assert len(delays) > 40
-        assert all(0.075 <= delay <= 0.125 for delay in delays)
+            first.add(backoff(SERVERS[:1], {})[1])
+            second.add(backoff(SERVERS[:1], {})[1])
+        assert len(first) > 40
+        assert len(second) > 40
+        assert all(0 <= delay <= 0.1 for delay in first)
+        assert all(0.05 <= delay <= 0.2 for delay in second)
 
     def test_no_delay_is_still_one(self) -> None:
         backoff = Backoff(0, 0)
@@ -54,20 +57,29 @@ class TestBackoff:
             broker.ROUND_S,
         ]
 
-    def test_it_starts_anew_only_after_a_connection_that_stood(
+    def test_a_moving_connection_waits_for_nothing(self) -> None:
+        backoff = Backoff(10_000, 60_000)
+        backoff.moving = True
+        assert [backoff(SERVERS, {})[1] for _ in SERVERS] == [0, 0, 0]
+        assert backoff(SERVERS, {})[1] >= 5
+        backoff.connected()
+        assert not backoff.moving
+
+    def test_only_who_is_thrown_out_at_once_comes_back_later_each_time(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         now = [1000.0]
         monkeypatch.setattr(time, "monotonic", lambda: now[0])
+        monkeypatch.setattr("random.random", lambda: 1.0)
         backoff = Backoff(100, 5000)
         for _ in range(6):
             backoff(SERVERS[:1], {})
-        backoff.connected()
-        now[0] += 1
-        assert backoff(SERVERS[:1], {})[1] > 2  # thrown out at once
-        backoff.connected()
-        now[0] += 6
-        assert backoff(SERVERS[:1], {})[1] == 0
+        delays = []
+        for stood in (0.05, 0.05, 0.05, 0.9, 0.05):
+            backoff.connected()
+            now[0] += stood
+            delays.append(backoff(SERVERS[:1], {})[1])
+        assert delays == [0.2, 0.4, 0.8, 0.1, 0.2]
 
 
 @pytest.mark.asyncio
@@ -86,9 +98,9 @@ class TestReconnecting:
         nc = await natsbridge.connect(await fake_nats(server), base_delay=50, max_delay=200)
         await asyncio.sleep(0.8)
         gaps = [b - a for a, b in itertools.pairwise(attempts[1:])]
-        assert gaps[0] < 0.12
-        assert 0.14 < max(gaps) < 0.4
-        assert 4 <= len(attempts) <= 9
+        assert gaps[0] < 0.15
+        assert 0.05 < max(gaps) < 0.4
+        assert 4 <= len(attempts) <= 12
         await nc.close()
 
     @pytest.mark.parametrize(
@@ -286,6 +298,154 @@ class TestPending:
         finally:
             await nc.close()
             server.stop()
+
+    async def test_why_a_connection_ended_is_no_refusal_in_the_next_one(
+        self, fake_nats: FakeNats
+    ) -> None:
+        count = 0
+
+        async def server(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal count
+            count += 1
+            writer.write(b'INFO {"max_payload":1048576}\r\n')
+            await reader.readuntil(b"PING\r\n")
+            writer.write(b"PONG\r\n")
+            if count == 1:
+                await asyncio.sleep(0.05)
+                writer.write(b"-ERR 'Stale Connection'\r\n")
+                return
+            while await reader.readuntil(b"PING\r\n"):
+                writer.write(b"PONG\r\n")
+
+        nc = await natsbridge.connect(await fake_nats(server), base_delay=20)
+        await asyncio.sleep(0.2)
+        await nc.publish("a", b"x")
+        await nc.flush()
+        assert count == 2
+        await nc.close()
+
+    async def test_what_waited_and_was_lost_with_the_next_connection_is_told(
+        self, fake_nats: FakeNats
+    ) -> None:
+        count = 0
+        read = asyncio.Event()
+
+        async def server(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal count
+            count += 1
+            writer.write(b'INFO {"max_payload":1048576}\r\n')
+            await reader.readuntil(b"PING\r\n")
+            writer.write(b"PONG\r\n")
+            if count == 1:
+                await asyncio.sleep(0.05)
+                return
+            if count == 2:
+                await reader.readuntil(b"PUB a ")
+                read.set()
+                return
+            while await reader.readuntil(b"PING\r\n"):
+                writer.write(b"PONG\r\n")
+
+        nc = await natsbridge.connect(await fake_nats(server), base_delay=300, pending_size=1000)
+        await asyncio.sleep(0.1)
+        await nc.publish("a", b"x")
+        await read.wait()
+        await asyncio.sleep(0.05)
+        assert "may not have arrived" in (await failure(nc.flush())).message
+        await nc.flush()
+        await nc.close()
+
+    async def test_a_subscription_that_fails_takes_nothing_from_the_next_flush(
+        self, fake_nats: FakeNats
+    ) -> None:
+        count = 0
+
+        async def server(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal count
+            count += 1
+            writer.write(b'INFO {"max_payload":1048576}\r\n')
+            await reader.readuntil(b"PING\r\n")
+            writer.write(b"PONG\r\n")
+            if count == 1:
+                await reader.readuntil(b"SUB ")
+                return
+            while await reader.readuntil(b"PING\r\n"):
+                writer.write(b"PONG\r\n")
+
+        nc = await natsbridge.connect(await fake_nats(server), base_delay=20)
+        await nc.publish("a", b"x")
+        assert (await failure(nc.subscribe("b"))).code == "NATS_CONNECTION_FAILED"
+        assert "may not have arrived" in (await failure(nc.flush())).message
+        await nc.flush()
+        await nc.close()
+
+    @pytest.mark.parametrize("spare", [False, True])
+    async def test_a_link_that_is_dead_and_full_is_left(
+        self, fake_nats: FakeNats, nats_url: str, spare: bool
+    ) -> None:
+        """Also by who publishes all the time, and it does not wait for what nobody reads."""
+        over = asyncio.Event()
+        count = 0
+
+        async def stuck(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal count
+            count += 1
+            if count > 1:
+                return
+            writer.write(b'INFO {"max_payload":1048576}\r\n')
+            await reader.readuntil(b"PING\r\n")
+            writer.write(b"PONG\r\n")
+            writer.transport.pause_reading()  # type: ignore[attr-defined]
+            await over.wait()
+
+        servers = [await fake_nats(stuck), *([nats_url] if spare else [])]
+        options: Any = {"reconnect": spare, "ping_interval": 0.2, "base_delay": 20, "timeout": 1}
+        nc = await natsbridge.connect(servers, **options)
+
+        async def publish() -> None:
+            while nc.url != nats_url:
+                await nc.publish("p.dead", b"x" * 30_000)
+
+        if spare:
+            await asyncio.wait_for(publish(), 5)
+            assert nc.connected
+        else:
+            assert (await failure(asyncio.wait_for(publish(), 5))).code == "NATS_CONNECTION_FAILED"
+        await nc.close()
+        over.set()
+
+    async def test_a_ping_of_before_is_not_asked_again(self, fake_nats: FakeNats) -> None:
+        """Its PONG would be taken for that of the next one."""
+        count = pings = 0
+        cut = asyncio.Event()
+
+        async def server(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal count, pings
+            count += 1
+            writer.write(b'INFO {"max_payload":1048576}\r\n')
+            await reader.readuntil(b"PING\r\n")
+            writer.write(b"PONG\r\n")
+            if count == 1:
+                writer.transport.pause_reading()  # type: ignore[attr-defined]
+                await cut.wait()
+                writer.transport.abort()
+                return
+            while await reader.readuntil(b"PING\r\n"):
+                pings += 1
+                writer.write(b"PONG\r\n")
+
+        nc = await natsbridge.connect(await fake_nats(server), base_delay=20)
+        publishing = asyncio.ensure_future(nc.publish("a", b"x" * 1_000_000))
+        while not nc.pending:
+            publishing = asyncio.ensure_future(nc.publish("a", b"x" * 1_000_000))
+            await asyncio.wait({publishing}, timeout=0.05)
+        assert (await failure(nc.flush(0.1))).code == "NATS_CONNECTION_FAILED"
+        cut.set()
+        await failure(nc.flush())
+        await nc.flush()
+        assert pings == 2  # nats-py's after connecting, and ours
+        publishing.cancel()
+        await nc.close()
 
     async def test_publishing_without_a_pause_does_not_fill_the_memory(self, nats_url: str) -> None:
         async with await natsbridge.connect(nats_url) as nc:

@@ -463,6 +463,49 @@ class TestLosing:
         assert before_ping == [published]
         await nc.close()
 
+    async def test_servers_that_are_none_do_not_end_the_reading(self, fake_nats: FakeNats) -> None:
+        odd = b'["[::1", 5, null, "", "u:p@h:1", "h:x", "h:70000", "127.0.0.1:4222"]'
+        answered = asyncio.Event()
+
+        async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(INFO % b"")
+            await reader.readuntil(b"PING\r\n")
+            writer.write(b"PONG\r\n")
+            for urls in (odd, b"5", b"null", b'{"a":1}', odd):
+                writer.write(INFO % (b',"connect_urls":' + urls) + b"PING\r\n")
+                await reader.readuntil(b"PONG\r\n")
+            answered.set()
+            await reader.read()
+
+        async with await natsbridge.connect(await fake_nats(talk)) as nc:
+            await asyncio.wait_for(answered.wait(), 5)
+            assert [s.uri.netloc for s in nc.client._server_pool[1:]] == ["127.0.0.1:4222"]
+
+    @pytest.mark.parametrize("lost", [False, True])
+    async def test_close_ends_what_connects_again(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: bool
+    ) -> None:
+        """Also where its cancellation is lost, as in an asyncio.wait_for that is done just then."""
+
+        async def attempt(*rest: Any) -> None:
+            try:
+                await asyncio.sleep(0.3)
+            except asyncio.CancelledError:
+                if not lost:
+                    raise
+            raise OSError("refused")
+
+        with NatsServer(tmp_path) as server:
+            nc = await natsbridge.connect(server.url, base_delay=1, max_delay=1)
+            monkeypatch.setattr("nats.aio.client.Client._connect_to_server", attempt)
+        await asyncio.sleep(0.3)
+        assert not nc.connected
+        start = time.monotonic()
+        await asyncio.wait_for(nc.close(), 15)
+        assert time.monotonic() - start < 1.5
+        await asyncio.sleep(0.5)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
     async def test_close_does_not_wait_for_a_server_that_reads_nothing(
         self, fake_nats: FakeNats, monkeypatch: pytest.MonkeyPatch, things: Callable[[], Any]
     ) -> None:

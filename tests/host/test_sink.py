@@ -3,6 +3,8 @@
 import contextlib
 import io
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +106,59 @@ class TestFiles:
         target.write(b"new")
         assert target.commit() == str(tmp_path / "a-1")
         assert (tmp_path / "a").read_bytes() == b"old"
+
+    def test_what_a_killed_receiver_left_goes_and_what_another_one_writes_stays(
+        self, tmp_path: Path
+    ) -> None:
+        script = """
+import os, sys, time
+from natsbridge.sink import FileTarget
+targets = [FileTarget(sys.argv[1], "a") for _ in range(2)]
+print("ready", flush=True)
+time.sleep(60)
+"""
+        mine = tmp_path / ".notes.part"
+        mine.write_bytes(b"mine")
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True
+            )
+            for _ in range(2)
+        ]
+        try:
+            for process in processes:
+                assert process.stdout is not None
+                assert process.stdout.readline() == "ready\n"
+            assert len(list(tmp_path.iterdir())) == 5
+            processes[0].kill()
+            processes[0].wait()
+            target = sink.FileTarget(tmp_path, "b")
+            assert len(list(tmp_path.iterdir())) == 4
+        finally:
+            for process in processes:
+                process.kill()
+                process.communicate()
+        target.write(b"whole")
+        assert Path(target.commit()).read_bytes() == b"whole"
+        sink._cleaned.clear()  # as in another process
+        sink.FileTarget(tmp_path, "c").discard()
+        assert sorted(path.name for path in tmp_path.iterdir()) == [".notes.part", "b"]
+
+    def test_a_file_that_was_removed_before_it_was_locked_is_made_again(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        removed = []
+
+        def lock(file: io.FileIO) -> None:
+            if not removed:
+                removed.append(Path(str(file.name)))
+                removed[0].unlink()
+
+        monkeypatch.setattr(sink, "_lock", lock)
+        target = sink.FileTarget(tmp_path, "a")
+        target.write(b"x")
+        assert Path(target.commit()).read_bytes() == b"x"
+        assert removed
 
     def test_a_folder_that_does_not_exist_is_an_error(self, tmp_path: Path) -> None:
         with pytest.raises(NATSBridgeError) as e:

@@ -29,15 +29,19 @@ FUNCTIONS = {
     "publish_message": ("send", "send"),
 }
 METHODS = {
-    "Connection": ("publish", "subscribe", "next", "request", "flush", "drain", "close"),
+    "Connection": ("publish", "subscribe", "next", "request", "inbox", "flush", "drain", "close"),
     "Subscription": ("next", "unsubscribe", "drain"),
     "Msg": ("__len__",),
+    "Inbox": ("fetch",),
+    "StoredMsg": ("ack", "nak", "term", "in_progress"),
 }
-#: Where the three classes are: firmware, host, sync.
+#: Where the classes are: firmware, host, sync.
 CLASSES = {
     "Connection": ("client", "client", "sync"),
     "Subscription": ("subscription", "subscription", "sync"),
     "Msg": ("subscription", "subscription", "subscription"),
+    "Inbox": ("stored", "inbox", "sync"),
+    "StoredMsg": ("stored", "inbox", "sync"),
 }
 
 
@@ -179,6 +183,15 @@ EXCEPTIONS = {
     ("firmware", "Msg", "fill"): "for the connection",
     ("firmware", "Msg", "rewind"): "for smartreceive and for readinto's users",
     ("firmware", "Msg", "readinto"): "reads in pieces what does not fit the heap; the host's fits",
+    (
+        "firmware",
+        "StoredMsg",
+        "claim",
+    ): "for smartreceive: files to be removed",
+    ("firmware", "StoredMsg", "extend"): "for smartreceive: has in_progress said",
+    ("firmware", "StoredMsg", "idle"): "likewise: what else is done meanwhile",
+    ("firmware", "StoredMsg", "tick"): "likewise: does it",
+    ("firmware", "StoredMsg", "deadline"): "likewise: when it is due",
     ("host", "Connection", "client"): "the nats-py client, for what this API does not have",
     ("host", "Connection", "subjects"): "for nack: nobody may make us answer ourselves",
 }

@@ -6,6 +6,7 @@ import contextlib
 import signal
 import sys
 from collections.abc import Iterator
+from typing import NoReturn
 
 import click
 
@@ -23,9 +24,13 @@ device_option = click.option(
 
 @contextlib.contextmanager
 def at_prompt() -> Iterator[None]:
-    """Have Ctrl-C end a question at once: asyncio would keep it until the answer, and then end
-    what cleans up, too."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Have Ctrl-C and other signals end a question at once: asyncio would keep them until the
+    answer, and then end what cleans up, too."""
+    before = {signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler)}
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number and signal.getsignal(number) is not signal.SIG_IGN:
+            before[number] = signal.signal(number, _exit)
     wakeup = signal.set_wakeup_fd(-1)
     try:
         yield
@@ -33,7 +38,12 @@ def at_prompt() -> Iterator[None]:
         raise KeyboardInterrupt from None
     finally:
         signal.set_wakeup_fd(wakeup)
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _exit(number: int, frame: object) -> NoReturn:
+    raise SystemExit(128 + number)
 
 
 def can_ask(out: Output) -> bool:
@@ -54,7 +64,7 @@ async def find_port(out: Output, port: str) -> str:
         fix = "plug one in, with a cable that carries data, or name its port with --device"
         raise Refused("no board is found", fix)
     if len(found) == 1:
-        out.line(f"Board at {clean(found[0].device)}  {clean(found[0].what)}")
+        out.text(f"Board at {clean(found[0].device)}  {clean(found[0].what)}")
         return found[0].device
     if not can_ask(out):
         names = ", ".join(clean(p.device) for p in found)

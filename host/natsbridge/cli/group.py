@@ -25,6 +25,7 @@ _COMMANDS = {
     "up": "Start a broker and a file server on this machine.",
     "send": "Send text, files and tables in one message.",
     "receive": "Save what arrives in a folder.",
+    "stream": "Make streams, which keep what is sent durably.",
     "watch": "Follow messages without fetching their files.",
     "doctor": "Check broker and file server, and say how to mend them.",
     "flash": "Put a program and its configuration on a board.",

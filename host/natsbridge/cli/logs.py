@@ -10,6 +10,7 @@ from natsbridge.cli.board import device_option, find_port
 from natsbridge.cli.output import Output, clean
 from natsbridge.cli.settings import output_options
 from natsbridge.flashing import console
+from natsbridge.flashing.link import check
 
 __all__ = ["command"]
 
@@ -32,7 +33,11 @@ async def _logs(out: Output, port: str) -> None:
         out.record(line=line)
         out.line(clean(line))
 
+    def away(is_so: bool) -> None:
+        out.warn(f"{port} is away: waiting for it." if is_so else f"{port} is back.")
+
     port = await find_port(out, port)
-    await console.check(port)
-    async with console.follow(port, show):
+    await check(port)
+    out.line(f"Following {port} until Ctrl-C:")
+    async with console.follow(port, show, away):
         await asyncio.Event().wait()

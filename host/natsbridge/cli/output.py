@@ -39,6 +39,7 @@ __all__ = ["FAILED", "NOTHING_CAME", "Bars", "Output", "clean", "column", "rate"
 FAILED = 1
 NOTHING_CAME = 3
 INTERRUPTED = 130
+HUNGUP = 129
 TERMINATED = 143
 
 
@@ -76,7 +77,7 @@ class Output:
 
     def __init__(self, as_json: bool, verbose: bool) -> None:
         self.as_json = as_json
-        self._code = INTERRUPTED
+        self._code = 0  # that a signal has set
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")  # a log on Windows has no emoji
@@ -96,6 +97,10 @@ class Output:
         """Print a line for people."""
         if not self.as_json:
             self.console.print(Text(text, style=style))
+
+    def text(self, text: str) -> None:
+        """Print a line for people, as several where it is longer than their terminal is wide."""
+        self.line(self.wrap(text))
 
     def row(self, text: Text) -> None:
         """Print a line for people, cut to the width of their terminal."""
@@ -165,29 +170,34 @@ class Output:
             code = FAILED
         except OSError as e:  # of stdout: what else can fail has an error of its own
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or it fails at exit
-            print(f"the output can't be written: {e}", file=sys.stderr)
-            code = FAILED
+            with contextlib.suppress(OSError):  # the terminal was closed
+                print(f"the output can't be written: {e}", file=sys.stderr)
+            code = self._code or FAILED
         except KeyboardInterrupt:
             code = INTERRUPTED
         except asyncio.CancelledError:
-            code = self._code
+            code = self._code or INTERRUPTED
         sys.exit(code)
 
     async def _until_signalled(self, work: Coroutine[Any, Any, int | None]) -> int | None:
-        """Cancel `work`, so that it ends in order, at each Ctrl-C and SIGTERM."""
+        """Cancel `work`, so that it ends in order, at each Ctrl-C and SIGTERM, and when the
+        terminal is closed: then the shell and the kernel may both say so."""
         task = asyncio.current_task()
         assert task is not None
 
         def end(code: int) -> None:
-            self._code = code
-            task.cancel()
+            if self._code != HUNGUP:
+                self._code = code
+                task.cancel()
 
         loop = asyncio.get_running_loop()
         try:
             loop.add_signal_handler(signal.SIGTERM, end, TERMINATED)
-            if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # a shell's background job
-                loop.add_signal_handler(signal.SIGINT, end, INTERRUPTED)
-        except NotImplementedError:  # Windows
+            for number, code in ((signal.SIGINT, INTERRUPTED), (signal.SIGHUP, HUNGUP)):
+                # It is ignored in a shell's background job, or under nohup.
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    loop.add_signal_handler(number, end, code)
+        except (NotImplementedError, AttributeError):  # Windows
             signal.signal(signal.SIGINT, signal.default_int_handler)
         return await work
 

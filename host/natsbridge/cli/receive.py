@@ -20,10 +20,11 @@ from rich.progress import Progress
 import natsbridge
 from natsbridge.cli.breaks import breaks_told
 from natsbridge.cli.files import TABLE_FORMATS
-from natsbridge.cli.inbox import Inbox
+from natsbridge.cli.folder import Folder
 from natsbridge.cli.output import FAILED, NOTHING_CAME, Bars, Output, column, rate, size
 from natsbridge.cli.settings import Settings, output_options, peer_options
-from natsbridge.client import Msg, Subscription
+from natsbridge.cli.sources import open_source
+from natsbridge.client import Msg
 from natsbridge.download import in_thread
 from natsbridge.errors import (
     DESERIALIZATION_ERROR,
@@ -64,6 +65,12 @@ TITLES = ("time", "from", "purpose", "file", "type", "size", "via", "rate")
 @click.option("--timeout", type=float, metavar="S", help="End after S seconds without a message.")
 @click.option("--queue", default="", metavar="NAME", help="Share SUBJECT with others of that name.")
 @click.option(
+    "--durable",
+    default="",
+    metavar="NAME",
+    help="Fetch what a stream keeps for NAME, and acknowledge what is saved.",
+)
+@click.option(
     "--tables",
     type=click.Choice(TABLE_FORMATS),
     default="parquet",
@@ -92,6 +99,7 @@ class _Receiver:
         count: int | None,
         timeout: float | None,
         queue: str,
+        durable: str,
         tables: str,
         max_size: int | None,
         allow: tuple[str, ...],
@@ -99,10 +107,11 @@ class _Receiver:
     ) -> None:
         self.out = out
         self.settings = settings
-        self.inbox = Inbox(folder, tables, out.warn)
+        self.folder = Folder(folder, tables, out.warn)
         self.count = count
         self.timeout = timeout
         self.queue = queue
+        self.durable = durable
         self.limit = max_size
         self.allow = allow
         self.nack = nack
@@ -117,23 +126,21 @@ class _Receiver:
 
     async def run(self, subject: str) -> int:
         """Receive until --count, --timeout or a signal: the exit code."""
-        self.inbox.check()
+        self.folder.check()
         self._main = asyncio.current_task()
         async with await self.settings.connect() as nc, breaks_told(self.out, nc):
-            sub = await nc.subscribe(subject, self.queue)
-            if self.count:
-                await sub.unsubscribe(self.count)  # the others of its queue get the next ones
-            await nc.flush()
-            where = self.inbox.folder
+            count = self.count or 0
+            self.source = await open_source(nc, subject, self.queue, count, self.durable)
+            where = self.folder.path
             self.out.line(f"Listening on {subject} at {nc.url}, saving in {where}/", "dim")
             self.out.record(listening=subject, server=nc.url, out=str(where))
             self._row(TITLES, "bold")
             with self.out.progress() as progress:
                 try:
-                    await self._loop(sub, progress)
+                    await self._loop(progress)
                 except asyncio.CancelledError:
                     if self._unwritable is None:
-                        await self._finish(sub, progress)
+                        await self._finish(progress)
                         raise
                 finally:
                     await self._abandon()
@@ -143,11 +150,11 @@ class _Receiver:
             return FAILED
         return NOTHING_CAME if self.count and self.started < self.count else 0
 
-    async def _loop(self, sub: Subscription, progress: Progress) -> None:
+    async def _loop(self, progress: Progress) -> None:
         while self.count is None or self.started < self.count:
             await self._room.acquire()
             try:
-                msg = await sub.next(self.timeout)
+                msg = await self.source.next(self.timeout)
             except NATSBridgeError as e:
                 if e.code != PAYLOAD_TOO_LARGE:
                     raise
@@ -167,24 +174,22 @@ class _Receiver:
         task.add_done_callback(self._tasks.pop)
         task.add_done_callback(lambda _: self._room.release())
 
-    async def _finish(self, sub: Subscription, progress: Progress) -> None:
+    async def _finish(self, progress: Progress) -> None:
         """Save what has come; of what would have to be fetched first, keep the message."""
         for task, msg in self._tasks.items():
             if _has_links(msg):
                 task.cancel()
         try:
-            with contextlib.suppress(NATSBridgeError):  # the connection is lost: no more comes
-                await sub.drain()
-                while came := await sub.next(0):
-                    if _has_links(came):
-                        self._kept(await in_thread(self.inbox.keep, came.data))
-                        continue
-                    await self._room.acquire()
-                    self._start(came, progress)
+            async for came in self.source.rest():
+                if _has_links(came):
+                    await self._keep(came)
+                    continue
+                await self._room.acquire()
+                self._start(came, progress)
             while self._tasks:
                 await asyncio.wait(self._tasks)
         except asyncio.CancelledError:
-            lost = len(self._tasks) + len(sub._waiting)
+            lost = len(self._tasks) + self.source.waiting
             if lost:
                 self.out.warn(f"{lost} messages that had come are not saved.")
             raise
@@ -202,17 +207,16 @@ class _Receiver:
                     record = await self._saved(msg, bars)
             except NATSBridgeError as e:
                 e.message = f"{_as_options(e.message)} (a message on {msg.subject})"
-                kept = await in_thread(self.inbox.keep, msg.data)
-                self._failed(e, msg, kept)
-                self._kept(kept)
+                await self._keep(msg, e)
             except asyncio.CancelledError:
-                self._kept(await in_thread(self.inbox.keep, msg.data))
+                await self._keep(msg)
                 raise
             except Exception as e:  # whatever a stranger sends, the others' messages are received
                 text = f"a message on {msg.subject}: {type(e).__name__}: {e}"
-                self._failed(NATSBridgeError(DESERIALIZATION_ERROR, text), msg)
+                await self._keep(msg, NATSBridgeError(DESERIALIZATION_ERROR, text))
             else:
                 self._show(msg, record, time.monotonic() - begun)
+                await self._acknowledge(msg)
         except (OSError, SystemExit) as e:  # of stdout: it is full, or whoever reads it has gone
             if self._unwritable is None:
                 self._unwritable = e
@@ -226,14 +230,14 @@ class _Receiver:
         env = await natsbridge.smartreceive(
             msg,
             fileserver_url=self.settings.fileserver,
-            sink=self.inbox.sink,
+            sink=self.folder.sink,
             max_payload_size=self.limit,
             allowed_urls=self.allow,
             nack=self.nack,
             on_progress=bars,
         )
         # All is there, and may have been deleted from the server: from here on it can't be stopped.
-        work = asyncio.ensure_future(in_thread(self.inbox.save, env, msg.data))
+        work = asyncio.ensure_future(in_thread(self.folder.save, env, msg.data))
         while not work.done():
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.shield(work)
@@ -247,9 +251,21 @@ class _Receiver:
             more["kept"] = str(kept)
         self.out.fail(e, **more)
 
-    def _kept(self, path: Path | None) -> None:
-        if path is not None:
-            self.out.warn(f"The message, with its URLs, is kept in {path}")
+    async def _acknowledge(self, msg: Msg) -> None:
+        try:
+            await self.source.done(msg)
+        except NATSBridgeError as e:
+            self.out.warn(f"{e.message}")
+
+    async def _keep(self, msg: Msg, e: NATSBridgeError | None = None) -> None:
+        """Keep a message that was not received, unless it comes again."""
+        kept = None
+        if await self.source.failed(msg, e):
+            kept = await in_thread(self.folder.keep, msg.data, self.source.last)
+        if e is not None:
+            self._failed(e, msg, kept)
+        if kept is not None:
+            self.out.warn(f"The message is kept in {kept}")
 
     def _show(self, msg: Msg, env: dict[str, Any], seconds: float) -> None:
         self.out.record(subject=msg.subject, seconds=round(seconds, 3), **env)

@@ -87,6 +87,7 @@ def _standard_input() -> str:
     metavar="BYTES",
     help="From this size on a payload goes by the file server.  [default: 500000]",
 )
+@click.option("--durable", is_flag=True, help="Until a stream has stored it, once.")
 @click.option("--timeout", type=float, metavar="S", help="Seconds for all of it.")
 @peer_options
 @output_options
@@ -118,6 +119,7 @@ async def _send(
     reply_to: str,
     correlation_id: str,
     threshold: int | None,
+    durable: bool,
     timeout: float | None,
 ) -> None:
     with contextlib.ExitStack() as opened:
@@ -137,6 +139,7 @@ async def _send(
                     receiver_name=receiver,
                     reply_to=reply_to,
                     on_progress=Bars(progress),
+                    durable=durable,
                     timeout=timeout,
                 )
             await nc.flush()

@@ -14,6 +14,7 @@ from click.shell_completion import CompletionItem
 
 import natsbridge
 from natsbridge.cli.output import Output
+from natsbridge.errors import NATSBridgeError
 
 if TYPE_CHECKING:
     from natsbridge.client import Connection
@@ -23,10 +24,21 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["CONFIG", "Settings", "complete_path", "output_options", "peer_options", "read_config"]
+__all__ = [
+    "CONFIG",
+    "DATA",
+    "Settings",
+    "complete_path",
+    "known_servers",
+    "output_options",
+    "peer_options",
+    "read_config",
+]
 
 #: Where defaults are looked for when nobody names a file.
 CONFIG = "natsbridge.toml"
+#: Where `natsbridge up` keeps what it has, if nobody names a folder, and such a file too.
+DATA = Path("natsbridge-data")
 
 
 def complete_path(
@@ -53,15 +65,29 @@ class Settings:
 
     async def connect(self, **options: Any) -> Connection:
         """Connect to the broker. Raises `NATS_CONNECTION_FAILED`, `INVALID_ARGUMENT`."""
-        return await natsbridge.connect(
-            list(self.server) or None,
-            name=self.name,
-            user=self.user,
-            password=self.password,
-            token=self.token,
-            tls={"ca": self.ca} if self.ca else None,
-            **options,
-        )
+        try:
+            return await natsbridge.connect(
+                list(self.server) or None,
+                name=self.name,
+                user=self.user,
+                password=self.password,
+                token=self.token,
+                tls={"ca": self.ca} if self.ca else None,
+                **options,
+            )
+        except NATSBridgeError as e:
+            if not self.server and known_servers():
+                e.message += f"; `natsbridge up` keeps its address here: --config {DATA / CONFIG}"
+            raise
+
+
+def known_servers() -> dict[str, Any]:
+    """Return what `natsbridge up` has written down in this folder."""
+    try:
+        found: dict[str, Any] = tomllib.loads((DATA / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found
 
 
 _PEER = (

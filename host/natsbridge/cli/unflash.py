@@ -7,6 +7,7 @@ import click
 from natsbridge.cli.board import at_prompt, can_ask, device_option, find_port
 from natsbridge.cli.output import Output
 from natsbridge.cli.settings import output_options
+from natsbridge.flashing.keys import is_ours
 from natsbridge.flashing.link import Link
 from natsbridge.flashing.plan import CONFIG, MAIN, OLD_MAIN, Found, Refused
 
@@ -46,13 +47,18 @@ async def _unflash(out: Output, port: str, config: bool, yes: bool) -> None:
                 raise Refused("nobody can be asked whether to remove the program", "pass --yes")
             with at_prompt():
                 if not click.confirm(f"Remove {', '.join(files)} from {port}?", err=True):
+                    out.line("Nothing is removed; the board is reset.")
                     return
         kept = "" if config else _config(found)
         await link.remove([name for name in files if name != "slots"], kept)
         out.record(removed=files)
         restored = MAIN in files and OLD_MAIN in found.files
         back = f"; the {MAIN} from before is back" if restored else ""
-        out.line(f"Removed {', '.join(files)}{back}. The board is reset.")
+        out.text(f"Removed {', '.join(files)}{back}. The board is reset.")
+        if kept or (not config and CONFIG in found.files and is_ours(found.root_config)):
+            out.text(f"{CONFIG}, with its passwords, stays on the board: --config removes it, too.")
+        elif not config and CONFIG in found.files:
+            out.text(f"{CONFIG} is none of ours, and stays.")
     finally:
         await link.release()
 
@@ -67,15 +73,17 @@ def _ours(found: Found, config: bool) -> list[str]:
     if any(path.startswith("slots/") for path in found.files):
         files.append("slots")
     if config:
-        files += [name for name in (CONFIG, f"{CONFIG}.new") if name in found.files]
+        names = (CONFIG, f"{CONFIG}.new") if is_ours(found.root_config) else (f"{CONFIG}.new",)
+        files += [name for name in names if name in found.files]
     return files
 
 
 def _config(found: Found) -> str:
     """Return the path of the configuration that the board reads (`Found.config`), if in a slot.
 
-    Once the loader is gone, as where this was interrupted, that is the one at the root.
+    Once the loader is gone, as where this was interrupted, that is the one at the root. One there
+    that is none of ours keeps its name, and ours goes with its slot.
     """
     path = f"slots/{found.running()}/{CONFIG}"
-    read = found.loader or CONFIG not in found.files
+    read = CONFIG not in found.files or (found.loader and is_ours(found.root_config))
     return path if read and path in found.files else ""

@@ -25,10 +25,12 @@ from typing import BinaryIO
 
 import click
 
+import natsbridge
 from natsbridge.cli.output import FAILED, Output
-from natsbridge.cli.settings import CONFIG, output_options
+from natsbridge.cli.settings import CONFIG, DATA, output_options
 from natsbridge.errors import INVALID_ARGUMENT, NATS_CONNECTION_FAILED, NATSBridgeError
 from natsbridge.fileserver import FileServer
+from natsbridge.streams import Streams
 
 try:
     import fcntl
@@ -48,6 +50,9 @@ PORT = click.IntRange(1, 65535)
 BROKER_PORT = 4222
 FILE_PORT = 8080
 USER = "natsbridge"
+#: The stream for what is sent durably.
+STREAM = "BRIDGE"
+STREAM_SUBJECTS = "bridge.>"
 LOOPBACK = "127.0.0.1"
 EVERYWHERE = "0.0.0.0"
 #: Seconds for the broker to listen, and to end.
@@ -68,7 +73,7 @@ _ESCAPED = re.compile(r'[\x00-\x1f\x7f"\\\udc80-\udcff]')
 @click.option(
     "--folder",
     type=click.Path(file_okay=False, path_type=Path),
-    default=Path("natsbridge-data"),
+    default=DATA,
     show_default=True,
     help="Where messages and files are kept, over restarts too.",
 )
@@ -289,6 +294,7 @@ async def _serve(
         folder / "files", host=host, port=file_port, token=password, on_trouble=out.warn
     )
     async with _broker(folder, host, port, password) as broker, files:
+        await _stream(address, port, password)
         _announce(out, folder, address, port, file_port, password)
         ended = asyncio.create_task(broker.wait())
         stop = asyncio.create_task(stopped.wait())
@@ -304,6 +310,16 @@ async def _serve(
     return None
 
 
+async def _stream(address: str, port: int, password: str) -> None:
+    """Make the stream for what is sent durably, unless there is one."""
+    url = f"nats://{address}:{port}"
+    user = USER if password else ""
+    async with await natsbridge.connect(url, user=user, password=password, reconnect=False) as nc:
+        streams = Streams(nc)
+        if await streams.find(STREAM) is None:
+            await streams.create(STREAM, [STREAM_SUBJECTS])
+
+
 def _announce(
     out: Output, folder: Path, address: str, port: int, file_port: int, password: str
 ) -> None:
@@ -316,11 +332,13 @@ def _announce(
     out.line("NATSBridge is up." if password else "NATSBridge is up, for this machine alone.")
     out.line(f"  broker       {broker}")
     out.line(f"  file server  {files}")
+    out.line(f"  stream       {STREAM} keeps what is sent durably to {STREAM_SUBJECTS} for 24 h")
     out.line(f"  data         {folder}")
     if password:
         out.line()
         out.line("On the device, the first is for connect(), the second fileserver_url of")
-        out.line("smartsend and smartreceive.")
+        out.line("smartsend and smartreceive. Where a login is asked for:")
+        out.line(f"  user {USER}, password {password}")
     if password or (port, file_port) != (BROKER_PORT, FILE_PORT):
         out.line("The commands on this machine read both from a file:")
         out.line(f"  natsbridge --config {shlex.quote(str(_relative(config)))} receive 'lab.>'")

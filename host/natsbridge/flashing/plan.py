@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from natsbridge.errors import INVALID_ARGUMENT, NATSBridgeError
+from natsbridge.flashing.keys import is_ours
 
 __all__ = ["Board", "Found", "Plan", "Refused", "check", "check_flash", "digest", "make_plan"]
 
@@ -18,6 +19,7 @@ MAIN = "main.py"
 #: Where the main.py stays that a board had before.
 OLD_MAIN = "main.old.py"
 CONFIG = "config.json"
+PROGRAM = "program.py"
 #: A block of littlefs, as RP2 and ESP32 have it. A file takes at least one, a folder two.
 BLOCK = 4096
 #: Bytes of free heap with which everything passes on a 64-bit port (README, "The device's heap").
@@ -47,6 +49,13 @@ class Board:
     heap_factor: float = 1.0
     #: Where esptool writes an image.
     flash_offset: str | None = None
+    #: What images for it say that they are for: of a UF2 the families, of an ESP32 the chip.
+    image_ids: tuple[int, ...] = ()
+    #: What the drive of its bootloader says that it is.
+    drive: str = ""
+    #: Bytes of flash for files, and milliseconds of the longest watchdog, as far as there is one.
+    flash: int | None = None
+    watchdog_max: int | None = None
 
     @classmethod
     def parse(cls, name: str, text: str) -> Board:
@@ -61,7 +70,11 @@ class Board:
             title, port, machine = (str(said[key]) for key in ("board", "port", "machine"))
             factor, offset = float(said["heap_factor"]), said["flash_offset"]
             re.compile(machine)
-            return cls(name, title, port, machine, version, factor, offset)
+            ids = tuple(int(n, 16) for n in said["image_ids"])
+            return cls(
+                *(name, title, port, machine, version, factor, offset, ids, str(said["drive"])),
+                *(said["flash"], said["watchdog_max"]),
+            )
         except (KeyError, TypeError, AttributeError, re.error) as e:
             raise ValueError(f"{type(e).__name__} {e}") from None
 
@@ -80,8 +93,11 @@ class Found:
     #: Whether its main.py is a loader like ours.
     loader: bool
     slot: str | None
-    #: The configuration that it reads: in the slot, else at the root. May hold passwords.
-    config: str | None = field(repr=False)
+    #: The config.json of the slot that runs, and the one at the root. They may hold passwords.
+    in_slot_config: str | None = field(repr=False)
+    root_config: str | None = field(repr=False)
+    #: What the program of that slot is called, "" if it is the default.
+    program: str | None
     #: Path to (size, SHA-256).
     files: dict[str, tuple[int, str]]
 
@@ -105,24 +121,41 @@ class Found:
             numbers = [*said["version"], said["heap"]]
             numbers += [said[k] for k in ("flash", "mpy") if said[k] is not None]
             texts = [said[k] for k in ("machine", "platform", "chip")]
-            texts += [said[k] for k in ("slot", "config") if said[k] is not None]
+            maybe = ("slot", "config", "root", "program")
+            texts += [said[k] for k in maybe if said[k] is not None]
             if not all(type(n) is int for n in numbers) or not all(type(t) is str for t in texts):
                 raise ValueError("these are no answers of a board")
-            keys = ["mpy", "machine", "platform", "chip", "heap", "flash", "slot", "config"]
+            keys = ["mpy", "machine", "platform", "chip", "heap", "flash", "slot", "program"]
             return cls(
                 version=tuple(said["version"]),
                 loader=bool(said["loader"]),
                 files=files,
+                in_slot_config=said["config"],
+                root_config=said["root"],
                 **{key: said[key] for key in keys},
             )
         except (KeyError, TypeError) as e:
             raise ValueError(f"the board's answer lacks {e}") from None
+
+    @property
+    def config(self) -> str | None:
+        """The configuration that the board reads, as main.py and board.py find it.
+
+        Where main.py is not ours that is the one at the root, if it is one.
+        """
+        root = self.root_config if is_ours(self.root_config) else None
+        both = (self.in_slot_config, root) if self.loader else (root, self.in_slot_config)
+        return both[0] if both[0] is not None else both[1]
 
     def running(self) -> str | None:
         """Return the slot that main.py runs: the one that `slot` names, else one that is whole."""
         whole = [slot for slot in SLOTS if f"slots/{slot}/complete" in self.files]
         named = (self.slot or "").strip()
         return named if named in whole else (whole[0] if whole else None)
+
+    def has_program(self) -> bool:
+        """Tell whether the slot that runs has a program."""
+        return f"slots/{self.running()}/{PROGRAM}" in self.files
 
     def in_slot(self, slot: str) -> dict[str, str]:
         """Return the files of a slot, by their paths in it, and their digests."""
@@ -166,15 +199,18 @@ def blocks(size: int) -> int:
     return max(1, -(-size // BLOCK)) * BLOCK
 
 
-def make_plan(found: Found, program: Mapping[str, bytes], main: bytes, version: str) -> Plan:
+def make_plan(
+    found: Found, program: Mapping[str, bytes | None], main: bytes, version: str, name: str = ""
+) -> Plan:
     """Return what turns what is there into this program and loader.
 
-    program: the files of a slot, its config.json too, by their paths in it.
+    program: the files of a slot, its config.json too, by their paths in it; None stands for what
+        the slot that runs has there.
+    name: what the program is called, if it is not the default.
 
     Raises:
         Refused: a main.py would be lost.
     """
-    wanted = {path: digest(data) for path, data in program.items()}
     remove = [path for path in found.files if path.endswith(".new") and "/" not in path]
     folders: list[str] = []
     copy: list[tuple[str, str]] = []
@@ -185,6 +221,7 @@ def make_plan(found: Found, program: Mapping[str, bytes], main: bytes, version: 
 
     running = found.running()
     has = found.in_slot(running) if running else {}
+    wanted = {p: has[p] if data is None else digest(data) for p, data in program.items()}
     if not running or {p: d for p, d in has.items() if p != "complete"} != wanted:
         slot = next(s for s in SLOTS if s != running)
         base = f"slots/{slot}/"
@@ -201,10 +238,10 @@ def make_plan(found: Found, program: Mapping[str, bytes], main: bytes, version: 
                 continue
             if wanted[path] in elsewhere:
                 copy.append((elsewhere[wanted[path]], base + path))
-            else:
+            elif data is not None:
                 send[base + path] = data
                 kept -= 1
-        about = {"version": version, "files": wanted}
+        about = {"version": version, "program": name, "files": wanted}
         send[f"{base}complete.new"] = json.dumps(about).encode()
 
     # A main.py of somebody's own is saved before anything takes its place.
@@ -225,7 +262,8 @@ def make_plan(found: Found, program: Mapping[str, bytes], main: bytes, version: 
         send[f"{MAIN}.new"] = main
         rename.append((f"{MAIN}.new", MAIN))
     # What is at the root is read by a slot that has none, which may be the one that runs until now.
-    discard = [CONFIG] if CONFIG in found.files else []
+    # What is no configuration of ours is none of our business.
+    discard = [CONFIG] if CONFIG in found.files and is_ours(found.root_config) else []
 
     sizes = {path: size for path, (size, _) in found.files.items()}
     flash = sum(blocks(len(data)) for data in send.values())
@@ -255,7 +293,7 @@ def check(board: Board, found: Found, mpy: int) -> None:
     """
     called = found.machine or found.platform
     if not re.search(board.machine, called):
-        fix = f"it is no {board.name}, which is a {board.title}; name the right board, or port"
+        fix = f"it is no {board.name} ({board.title}); name the right board, or port"
         raise Refused(f"the board says it is {called!r}", fix)
     version = ".".join(map(str, found.version))
     if found.version < board.micropython:

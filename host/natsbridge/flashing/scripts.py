@@ -8,7 +8,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-__all__ = ["activate", "prepare", "remove", "survey"]
+__all__ = ["UNPAUSE", "activate", "prepare", "remove", "survey"]
+
+#: What is said at once: it runs.
+_HERE = "print('here')"
 
 _FILES = """
 import gc, hashlib, json, os, sys
@@ -47,25 +50,25 @@ def copy(source, target):
             g.write(buf[:n])
 """
 
-#: The configuration that is read there, as main.py and board.py find it. Where main.py is not ours
-#: that is the one at the root, if there is one.
-_CONFIG = """
-main = text("main.py") or ""
-loader = "slots/" in main and "complete" in main
+#: What only our loader begins with (boards/shared/main.py).
+LOADER = '"""NATSBridge\'s loader'
+
+#: The loader, the slot that it runs, and the configuration there and at the root.
+_CONFIG = f"""
+loader = (text("main.py") or "").startswith({LOADER!r})
 whole = [x for x in ("a", "b") if exists("slots/%s/complete" % x)]
 slot = (text("slot") or "").strip()
 if slot not in whole:
     slot = whole[0] if whole else ""
-config = text("config.json")
-if loader or config is None:
-    config = text("slots/%s/config.json" % slot) or config
+config = text("slots/%s/config.json" % slot)
+root = text("config.json")
 """
 
 #: Have the loader start once without the program, if that started a watchdog: it resets a board
 #: that is busy with something else, and only a reset ends it.
 _PAUSE = """
 try:
-    watched = json.loads(config)["watchdog"] and loader
+    watched = json.loads(config or root)["watchdog"] and loader
 except (ValueError, TypeError, KeyError):
     watched = False
 if watched:
@@ -73,6 +76,18 @@ if watched:
     print("pause")
     raise SystemExit
 """
+
+#: Have the next start be one as always.
+UNPAUSE = (
+    _HERE
+    + """
+import os
+try:
+    os.remove("pause")
+except OSError:
+    pass
+"""
+)
 
 _SURVEY = """
 def walk(path):
@@ -100,16 +115,21 @@ try:
     chip = str(hexlify(unique_id()), "utf-8")
 except (ImportError, AttributeError):
     chip = ""
+try:
+    program = json.loads(text("slots/%s/complete" % slot))["program"]
+except (ValueError, TypeError, KeyError):
+    program = None
 i = sys.implementation
 print("board", json.dumps({"version": list(i[1][:3]), "mpy": getattr(i, "_mpy", None),
     "machine": getattr(i, "_machine", ""), "platform": sys.platform, "chip": chip, "heap": heap,
-    "flash": flash, "loader": loader, "slot": text("slot"), "config": config}))
+    "flash": flash, "loader": loader, "slot": text("slot"), "config": config, "root": root,
+    "program": program}))
 """
 
 
 def survey(paused: bool) -> str:
     """Return the script that tells what is there: "pause" if the board has to be reset first."""
-    return _FILES + _CONFIG + ("" if paused else _PAUSE) + _SURVEY
+    return _HERE + _FILES + _CONFIG + ("" if paused else _PAUSE) + _SURVEY
 
 
 _PREPARE = (

@@ -201,6 +201,19 @@ def received_spelling() -> None:
         fields={"sender_name": text, "metadata": {text: text}},
     )
     ok(
+        "short-escapes",
+        "a message as short as can be, of escapes that some writers have no short form of",
+        wire(direct(dataname="\b\f" * 200)),
+        [["\b\f" * 200, HELLO[1], "text"]],
+    )
+    ok(
+        "short-escapes-by-size",
+        "size counts the shortest escape, whichever was sent",
+        '{"payloads":[{"dataname":"d","payload_type":"dictionary","transport":"direct",'
+        '"encoding":"json","size":12,"data":{"a":"\\u0008\\f"}}]}',
+        [["d", {"json": {"a": "\b\f"}}, "dictionary"]],
+    )
+    ok(
         "every-escape-in-payload",
         "the same inside a dictionary's own text",
         wire(direct(f"{{{spelled}:{spelled}}}", "dictionary")),

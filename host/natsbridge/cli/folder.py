@@ -14,23 +14,23 @@ from natsbridge.errors import INVALID_ARGUMENT, NATSBridgeError
 from natsbridge.reader import Envelope, read_envelope
 from natsbridge.sink import FileTarget
 
-__all__ = ["Inbox"]
+__all__ = ["Folder"]
 
 #: Types whose files are what came.
 PLAIN = ("image", "audio", "video", "binary")
 
 
-class Inbox:
+class Folder:
     """Where messages are saved. Every method blocks.
 
     Args:
-        folder: made by `check` if it is not there.
+        path: made by `check` if it is not there.
         tables: what tables become, one of `files.TABLE_FORMATS`.
         warn: called with what a person should know.
     """
 
-    def __init__(self, folder: Path, tables: str, warn: Callable[[str], None]) -> None:
-        self.folder = folder
+    def __init__(self, path: Path, tables: str, warn: Callable[[str], None]) -> None:
+        self.path = path
         self._tables = tables
         self._warn = warn
         self._converting = threading.Lock()  # one value in memory at a time
@@ -42,17 +42,17 @@ class Inbox:
             NATSBridgeError: `INVALID_ARGUMENT`.
         """
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(parents=True, exist_ok=True)
         except OSError as e:
             raise NATSBridgeError(
                 INVALID_ARGUMENT,
-                f"{self.folder} cannot be made ({e.strerror}): choose another --out",
+                f"{self.path} cannot be made ({e.strerror}): choose another --out",
             ) from None
-        FileTarget(self.folder, "check").discard()
+        FileTarget(self.path, "check").discard()
 
     def sink(self, dataname: str, kind: str, size: int | None) -> FileTarget:
         """Take a payload as it came: what it claims to be is looked at when all are there."""
-        return FileTarget(self.folder, received_name(dataname, kind))
+        return FileTarget(self.path, received_name(dataname, kind))
 
     def save(self, env: dict[str, Any], message: bytes) -> dict[str, Any]:
         """Make what came what it should be, and save the envelope, which is returned.
@@ -70,7 +70,7 @@ class Inbox:
         ]
         record = _record(env, read_envelope(message), saved)
         text = json.dumps(record, ensure_ascii=False, indent=1)
-        save(self.folder, _name(env, "envelope"), text.encode(errors="replace"))
+        save(self.path, _name(env, "envelope"), text.encode(errors="replace"))
         return record
 
     def _convert(self, dataname: str, came: Path, kind: str) -> Path:
@@ -81,7 +81,7 @@ class Inbox:
                 if content is None:
                     return came
                 name = received_name(dataname, kind, self._tables)
-                path = save(self.folder, name, content)
+                path = save(self.path, name, content)
         except NATSBridgeError as e:
             self._warn(f"{came.name} stays as it came: {e}")
             return came
@@ -90,21 +90,25 @@ class Inbox:
         came.unlink()
         return path
 
-    def keep(self, message: bytes) -> Path | None:
-        """Keep a message, as it is, whose files may be fetched later; None where it has none, or
-        there is no room for it."""
+    def keep(self, message: bytes, always: bool = False) -> Path | None:
+        """Keep a message, as it is, whose files may be fetched later, or `always`; None where it is
+        not kept, or there is no room for it."""
+        fields, links = {"msg_id": ""}, False
         try:
             envelope = read_envelope(message)
+            fields = envelope.fields
             for payload in envelope.payloads:
-                if isinstance(payload, dict) and payload.get("transport") == "link":
-                    return save(self.folder, _name(envelope.fields, "failed"), message)
+                links = links or (isinstance(payload, dict) and payload.get("transport") == "link")
         except NATSBridgeError:
             pass  # the reason why it is not received is told
-        return None
+        try:
+            return save(self.path, _name(fields, "failed"), message) if links or always else None
+        except NATSBridgeError:
+            return None
 
 
 def _name(fields: dict[str, Any], what: str) -> str:
-    return f"{datetime.now():%Y%m%d-%H%M%S}-{fields['msg_id'][:8]}.{what}.json"
+    return f"{datetime.now():%Y%m%d-%H%M%S}-{fields['msg_id'][:8] or 'unknown'}.{what}.json"
 
 
 def _record(env: dict[str, Any], envelope: Envelope, saved: list[Path]) -> dict[str, Any]:

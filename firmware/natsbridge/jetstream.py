@@ -1,0 +1,126 @@
+"""What streams keep: publishing that is acknowledged, and requests to JetStream.
+
+A stream takes a message with the same Nats-Msg-Id once within its deduplication window (2 minutes,
+unless it was told otherwise), so that publishing again is safe.
+"""
+
+import json
+import time
+
+from micropython import const
+
+from .errors import NATS_CONNECTION_FAILED, NATSBridgeError, fail
+from .log import uuid4
+from .stream import passed, until
+
+STREAM_FAILED = "STREAM_FAILED"  # a stream, or its consumer, is not there, or refuses
+
+_ANSWER = const(5)  # s without an answer after which a message is published again
+_MOST = const(30)  # s for all of it, where the caller bounds nothing
+_NOBODY = const(8)  # times that no stream may answer: one that starts just now takes a moment
+_LATER = (10008, 10009)  # JetStream is not available yet, or has no leader (server/errors.json)
+_PAUSE = const(250)  # ms before a message is published again
+
+
+def publish(nc, subject, payload, msg_id, deadline):
+    """Publish `payload` (see Connection.publish) with this Nats-Msg-Id, and wait until a stream has
+    it: the stream's name. deadline: ticks_ms; None: 30 s.
+
+    Raises STREAM_FAILED if no stream takes the subject, or the stream refuses it;
+    NATS_CONNECTION_FAILED when it is not known whether it is stored.
+    """
+    if deadline is None:
+        deadline = until(_MOST)
+    headers = {"Nats-Msg-Id": msg_id}
+    left = _NOBODY
+    while True:
+        error = None
+        why = NATS_CONNECTION_FAILED, "silent", subject
+        try:
+            msg = request(nc, subject, payload, deadline, headers)
+            if msg:
+                left -= 1
+                why = STREAM_FAILED, "stream", subject, subject
+                if len(msg):  # else nobody listens
+                    answer = json.loads(msg.data)
+                    if "error" not in answer:
+                        return answer.get("stream")
+                    answer = answer["error"]
+                    why = STREAM_FAILED, "store", subject, answer.get("description")
+                    if answer.get("err_code") not in _LATER:
+                        left = 0
+        except NATSBridgeError as e:
+            if e.code != NATS_CONNECTION_FAILED or not nc._options["reconnect"]:
+                raise
+            error = e
+        if passed(deadline) or not left:
+            raise error or fail(*why)
+        wait(nc)
+
+
+def wait(nc):
+    """Wait before the server is asked again."""
+    end = time.ticks_add(time.ticks_ms(), _PAUSE)
+    while not passed(end):
+        nc.serve()
+        time.sleep_ms(20)
+
+
+def ask(nc, what, text):
+    """Ask JetStream for something.
+
+    Raises STREAM_FAILED with what it says, NATS_CONNECTION_FAILED.
+    """
+    msg = request(nc, "$JS.API.CONSUMER." + what, text, None, None)
+    if not msg or not len(msg):
+        raise fail(STREAM_FAILED, "off", nc.url)
+    error = json.loads(msg.data).get("error")
+    if error:
+        raise fail(STREAM_FAILED, "refused", nc.url, error.get("description"))
+
+
+def request(nc, subject, payload, deadline, headers):
+    """Publish, and return the answer, or None: within 5 s, or until `deadline`."""
+    end = until(_ANSWER)
+    if deadline is not None and time.ticks_diff(deadline, end) < 0:
+        end = deadline
+    sub = nc._options["answers"] = listen(nc, nc._options.get("answers"))
+    reply = sub.reply
+    try:
+        nc.publish(subject, payload, reply, headers)
+        while True:
+            msg = sub.next(max(0, time.ticks_diff(end, time.ticks_ms())) / 1000)
+            if msg is None or msg.subject == reply:
+                return msg
+    finally:
+        close(sub)
+
+
+def listen(nc, sub):
+    """Have answers come, by `sub`, or by another subscription where its server is not ours any
+    more. Its `reply` is the subject for the next one.
+
+    The server keeps it; here nobody knows it before this and after `close`: what comes late is
+    dropped, and next() of the connection does not give it.
+    """
+    if not sub or moved(sub):
+        sub = nc.subscribe("_INBOX." + uuid4() + ".*")
+        sub.at = 0
+        moved(sub)
+    nc._subs[sub._sid] = sub
+    sub.at += 1
+    sub.reply = sub.subject[:-1] + str(sub.at)
+    return sub
+
+
+def moved(sub):
+    """Whether the connection is another one than the last time."""
+    before = getattr(sub, "on", None)
+    sub.on = sub._nc._stream
+    return before is not sub.on or not before
+
+
+def close(sub):
+    """See listen."""
+    moved(sub)  # what it has moved to has it
+    sub._nc._subs.pop(sub._sid, None)

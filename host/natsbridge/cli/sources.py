@@ -1,0 +1,130 @@
+"""Where `natsbridge receive` has its messages from: what passes by, or what a stream keeps."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from natsbridge.client import Connection, Msg, StoredMsg, Subscription
+from natsbridge.errors import DOWNLOAD_FAILED, INVALID_ARGUMENT, NATSBridgeError
+from natsbridge.inbox import Inbox
+from natsbridge.streams import Streams
+
+__all__ = ["Source", "open_source"]
+
+#: Seconds after which a message comes again whose files could not be fetched.
+LATER_S = 30
+
+
+class Source(Protocol):
+    """Where messages come from. last: whether what has failed for good is nowhere else."""
+
+    last: bool
+
+    async def next(self, timeout: float | None) -> Msg | None:
+        """Return the next message, or None after `timeout` seconds."""
+
+    def rest(self) -> AsyncIterator[Msg]:
+        """End it, and yield what has come already."""
+
+    @property
+    def waiting(self) -> int:
+        """How many messages have come, and are not taken."""
+
+    async def done(self, msg: Msg) -> None:
+        """Say that a message is saved."""
+
+    async def failed(self, msg: Msg, e: NATSBridgeError | None) -> bool:
+        """Say that a message is not, and why, or that it was stopped: whether that is its end."""
+
+
+class Passing:
+    """What passes by."""
+
+    last = False
+
+    def __init__(self, subscription: Subscription) -> None:
+        self._subscription = subscription
+
+    async def next(self, timeout: float | None) -> Msg | None:
+        """Return the next message, or None after `timeout` seconds."""
+        return await self._subscription.next(timeout)
+
+    async def rest(self) -> AsyncIterator[Msg]:
+        """End it, and yield what has come already."""
+        with contextlib.suppress(NATSBridgeError):  # the connection is lost: no more comes
+            await self._subscription.drain()
+            while msg := await self._subscription.next(0):
+                yield msg
+
+    @property
+    def waiting(self) -> int:
+        """How many messages have come, and are not taken."""
+        return len(self._subscription._waiting)
+
+    async def done(self, msg: Msg) -> None:
+        """Nobody asks."""
+
+    async def failed(self, msg: Msg, e: NATSBridgeError | None) -> bool:
+        """It does not come again."""
+        return True
+
+
+class Stored:
+    """What a stream keeps until it is acknowledged."""
+
+    last = True
+    waiting = 0
+
+    def __init__(self, inbox: Inbox) -> None:
+        self._inbox = inbox
+
+    async def next(self, timeout: float | None) -> Msg | None:
+        """Return the next message, or None after `timeout` seconds."""
+        found = await self._inbox.fetch(1, timeout)
+        return found[0] if found else None
+
+    async def rest(self) -> AsyncIterator[Msg]:
+        """Yield nothing: the rest stays where it is."""
+        nothing: tuple[Msg, ...] = ()
+        for msg in nothing:
+            yield msg
+
+    async def done(self, msg: Msg) -> None:
+        """Acknowledge it."""
+        assert isinstance(msg, StoredMsg)
+        await msg.ack()
+
+    async def failed(self, msg: Msg, e: NATSBridgeError | None) -> bool:
+        """Have it come again, if that may help."""
+        assert isinstance(msg, StoredMsg)
+        with contextlib.suppress(NATSBridgeError):  # the connection is lost: it comes again
+            if e is not None and e.code != DOWNLOAD_FAILED:
+                await msg.term()
+                return True
+            await msg.nak(0 if e is None else LATER_S)
+        return False
+
+
+async def open_source(nc: Connection, subject: str, queue: str, count: int, durable: str) -> Source:
+    """Return what `natsbridge receive` was told to receive.
+
+    Args:
+        count: messages after which it ends, 0 for never.
+        durable: the consumer's name, or "".
+
+    Raises:
+        NATSBridgeError: `STREAM_FAILED`, `INVALID_ARGUMENT`, `NATS_CONNECTION_FAILED`.
+    """
+    if durable:
+        if queue:
+            why = "--durable goes without --queue: who uses the same name shares its messages"
+            raise NATSBridgeError(INVALID_ARGUMENT, why)
+        stream = await Streams(nc).of(subject)
+        return Stored(await nc.inbox(stream, durable, subject))
+    subscription = await nc.subscribe(subject, queue)
+    if count:
+        await subscription.unsubscribe(count)  # the others of its queue get the next ones
+    await nc.flush()
+    return Passing(subscription)

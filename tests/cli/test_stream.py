@@ -1,0 +1,151 @@
+"""`natsbridge stream`, and what `natsbridge receive --durable` does with it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from command import Runner
+from conftest import NatsServer
+from fault_proxy import PLAIN, FaultProxy, Link
+from natsbridge import sync
+from natsbridge.cli import sources
+
+DURABLE = ("--durable=desk", "--timeout=0.5")
+
+
+@pytest.fixture
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
+    folder = tmp_path_factory.mktemp("streams")
+    with NatsServer(folder, "-js", "-sd", str(folder / "store")) as it:
+        yield it
+
+
+@pytest.fixture
+def run(bare: Runner, server: NatsServer, file_url: str) -> Runner:
+    """The command, with a broker that has streams in its environment."""
+    bare.environ.update(NATS_URL=server.url, FILESERVER_URL=file_url)
+    return bare
+
+
+def send(server: NatsServer, text: str, **options: object) -> None:
+    with sync.connect(server.url, name="sender") as nc:
+        data = [("note", text, "text")]
+        sync.smartsend("lab.a", data, nats_connection=nc, durable=True, **options)
+
+
+def test_a_stream_is_made_shown_changed_and_emptied(run: Runner, server: NatsServer) -> None:
+    assert "There is no stream" in run.inside("stream", "info").ended().out
+    made = run.inside(
+        "stream", "create", "LAB", "lab.>", "more.*", "--max-age", "7d", "--max-bytes", 9999
+    )
+    assert "Stream LAB is made." in made.out
+    send(server, "one")
+    send(server, "two")
+    shown = run.inside("stream", "info").ended().out
+    assert re.search(r"subjects +lab\.> more\.\*", shown)
+    assert re.search(r"messages +2, ", shown)
+    assert re.search(r"kept +7d, up to 10\.0 kB; when full it drops the oldest", shown)
+    changed = (
+        run.inside("stream", "create", "LAB", "lab.>", "--when-full", "refuse", "--json")
+        .ended()
+        .out
+    )
+    assert json.loads(changed)["created"] is False
+    [state] = [r["stream"] for r in run.inside("stream", "info", "--json").ended().records]
+    assert (state["max_age"], state["max_bytes"], state["refuses"]) == (86400, 0, True)
+    run.inside("stream", "purge", "LAB").failed("pass --yes")
+    assert "2 messages are removed." in run.inside("stream", "purge", "LAB", "--yes").ended().out
+    assert re.search(r"messages +0, ", run.inside("stream", "info", "LAB").ended().out)
+    for line in (made.out + shown).splitlines():
+        assert len(line) <= 80
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("info", "NOPE"), "there is no stream 'NOPE'"),
+        (("purge", "NOPE", "--yes"), "there is no stream 'NOPE'"),
+        (("create", "A.B", "x"), "A.B"),
+        (("create", "A", "x y"), "x y"),
+        (("create", "A", "x", "--max-bytes", "1", "--replicas", "3"), "refused: "),
+    ],
+)
+def test_what_can_not_be_is_said(run: Runner, words: tuple[str, ...], says: str) -> None:
+    run.inside("stream", *words).failed(says)
+
+
+def test_a_wrong_age_is_a_wrong_argument(run: Runner) -> None:
+    run.inside("stream", "create", "A", "x", "--max-age", "7w").ended(2)
+
+
+def test_without_jetstream_it_says_so(bare: Runner, nats_url: str) -> None:
+    bare.environ.update(NATS_URL=nats_url)
+    bare.inside("stream", "info").failed("has no JetStream")
+    bare.inside("receive", "lab.>", "--durable=desk").failed("stream")
+
+
+def test_what_was_sent_before_is_received_once(
+    run: Runner, server: NatsServer, file_url: str
+) -> None:
+    run.inside("receive", "lab.>", "--durable=desk").failed("natsbridge stream create NAME 'lab.>'")
+    run.inside("stream", "create", "LAB", "lab.>").ended()
+    send(server, "while nobody listened")
+    took = run.inside("receive", "lab.>", *DURABLE, "--json").ended().records
+    assert [r["payloads"][0]["dataname"] for r in took] == ["note"]
+    [note] = Path(run.cwd, "received").glob("note*.txt")
+    assert note.read_text() == "while nobody listened"
+    again = run.inside("receive", "lab.>", *DURABLE, "--json").records
+    assert again == []
+    assert "desk: 0 wait, 0 not acknowledged" in run.inside("stream", "info", "LAB").ended().out
+
+
+def test_a_file_that_can_not_be_fetched_is_fetched_later(
+    run: Runner, server: NatsServer, file_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its message stays in the stream until then, and nothing of it in the folder."""
+    monkeypatch.setattr(sources, "LATER_S", 0.1)
+    run.inside("stream", "create", "LAB", "lab.>").ended()
+    data = os.urandom(5000)
+    with FaultProxy(file_url) as files, sync.connect(server.url, name="sender") as nc:
+        options = {"nats_connection": nc, "fileserver_url": files.url, "size_threshold": 1}
+        sync.smartsend("lab.a", [("f.bin", data, "binary")], durable=True, **options)
+        words = "receive", "lab.>", "--durable=desk", "--fileserver", files.url, "--count", 1
+        files.plan = Link(refused=True)
+        run.inside(*words).failed("DOWNLOAD_FAILED")
+        received = Path(run.cwd, "received")
+        assert list(received.iterdir()) == []
+        files.plan = PLAIN
+        run.inside(*words).ended()
+    assert (received / "f.bin").read_bytes() == data
+
+
+def test_what_can_never_be_received_is_kept_and_does_not_come_again(
+    run: Runner, server: NatsServer
+) -> None:
+    run.inside("stream", "create", "LAB", "lab.>").ended()
+    with sync.connect(server.url) as nc:
+        nc.publish("lab.a", b"no envelope")
+        nc.flush()
+    words = "receive", "lab.>", *DURABLE
+    assert "INVALID_ENVELOPE" in run.inside(*words).ended(1).err
+    [kept] = Path(run.cwd, "received").glob("*.failed.json")
+    assert kept.read_bytes() == b"no envelope"
+    run.inside(*words).ended()
+    assert len(list(Path(run.cwd, "received").iterdir())) == 1
+
+
+def test_send_says_whether_it_is_stored(run: Runner, server: NatsServer) -> None:
+    run.inside("send", "lab.a", "x", "--durable").failed("stream create NAME 'lab.a'")
+    run.inside("stream", "create", "LAB", "lab.>").ended()
+    run.inside("send", "lab.a", "x", "--durable").ended()
+    assert re.search(r"messages +1, ", run.inside("stream", "info", "LAB").ended().out)
+
+
+def test_durable_and_queue_do_not_go_together(run: Runner) -> None:
+    run.inside("receive", "lab.>", "--durable", "a", "--queue", "b").failed("without --queue")

@@ -1,0 +1,200 @@
+"""What waits on flash is sent, in its order, once, whatever becomes of power, network and flash."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nats
+import pytest
+
+from conftest import NatsServer, free_ports
+from device import compiled, main_of, micropython
+from natsbridge import sync
+
+SCRIPT = Path(__file__).with_name("spool_device.py")
+
+
+class Broker:
+    """A broker with a stream for spool.>, that can go and come back."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.port = free_ports(1)[0]
+        self.url = f"nats://127.0.0.1:{self.port}"
+        self._server: NatsServer | None = None
+        self.start()
+        asyncio.run(self._make())
+
+    def start(self) -> None:
+        streams = str(self._folder / "streams")
+        self._server = NatsServer(self._folder, "-js", "-sd", streams, port=self.port)
+
+    def stop(self) -> None:
+        if self._server:
+            self._server.process.kill()
+            self._server.process.wait()
+            self._server = None
+
+    async def _make(self) -> None:
+        nc = await nats.connect(self.url)
+        await nc.jetstream().add_stream(name="SPOOL", subjects=["spool.>"])
+        await nc.close()
+
+    def received(self, files: str = "") -> list[dict[str, Any]]:
+        """What the stream has, and has not given yet."""
+        with sync.connect(self.url, name="desk") as nc:
+            found = []
+            box = nc.inbox("SPOOL", "test")
+            while messages := box.fetch(50, 0):
+                for msg in messages:
+                    found.append(sync.smartreceive(msg, fileserver_url=files or None))
+                    msg.ack()
+        return found
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Broker]:
+    it = Broker(tmp_path)
+    yield it
+    it.stop()
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Path:
+    """The spool's folder, which the device makes."""
+    return tmp_path / "spool"
+
+
+def start(what: str, broker: str, spool: Path, files: str = "-", **options: Any) -> Any:
+    main = main_of(SCRIPT, spool.parent)
+    return micropython(
+        main, what, broker, files, str(spool), heap="160K", path=compiled(), **options
+    )
+
+
+def run(what: str, broker: str, spool: Path, files: str = "-") -> list[str]:
+    device = start(what, broker, spool, files)
+    try:
+        out, _ = device.communicate(timeout=60)
+    finally:
+        device.kill()
+    assert device.returncode == 0, out
+    return out.splitlines()
+
+
+def test_every_kind_waits_and_is_sent_as_it_was(broker: Broker, spool: Path) -> None:
+    assert run("kinds", broker.url, spool) == ["False", "False", "2 2", "0 0 0", "True"]
+    assert list(spool.iterdir()) == []
+    first, second, third = broker.received()
+    assert first["payloads"][:2] == [
+        ("t", "Grüße", "text"),
+        ("d", {"a": [1, 2.5, None]}, "dictionary"),
+    ]
+    assert first["payloads"][2][1] == [{"x": 1}]
+    assert [bytes(p[1]) for p in first["payloads"][3:]] == [
+        bytes(range(256)) * 20,
+        b"",
+        bytes((3000 - i) % 251 for i in range(3000)),
+    ]
+    assert (first["receiver_name"], first["sender_name"]) == ("desk", "d")
+    assert first["metadata"]["k"] == 1
+    assert first["metadata"]["spooled"][:2] == "20"
+    assert (second["msg_purpose"], second["payloads"]) == ("ACK", [])
+    assert third["payloads"] == [("t", "at once", "text")]
+    assert "spooled" not in third["metadata"]
+
+
+def test_what_is_large_goes_by_link_when_it_is_sent(
+    broker: Broker, spool: Path, file_url: str, tmp_path: Path
+) -> None:
+    data = bytes(range(256)) * 600
+    (tmp_path / "large.bin").write_bytes(data)
+    assert run("link", broker.url, spool, file_url) == ["False", "0"]
+    [env] = broker.received(file_url)
+    assert env["payloads"] == [("f", data, "binary")]
+
+
+def test_a_full_spool_refuses(broker: Broker, spool: Path) -> None:
+    lines = run("refuse", broker.url, spool)
+    kept = [line.split()[0] for line in lines if line.split()[1:2] == ["False"]]
+    refused = [line for line in lines if "PAYLOAD_TOO_LARGE" in line]
+    assert len(kept) + len(refused) == 7
+    assert 2 <= len(kept) <= 5
+    assert lines[-2:] == ["True 0", "0"]
+    assert [env["payloads"][0][1] for env in broker.received()] == kept
+    assert kept == [f"{i}{'x' * 100}" for i in range(len(kept))]
+
+
+def test_a_full_spool_drops_the_oldest_and_counts(broker: Broker, spool: Path) -> None:
+    lines = run("drop", broker.url, spool)
+    assert [line for line in lines if "PAYLOAD_TOO_LARGE" in line] == [lines[6]]
+    fits, dropped = lines[-2].split()
+    got = [env["payloads"][0][1] for env in broker.received()]
+    assert fits == "True"
+    assert got == [f"{i}{'x' * 100}" for i in range(int(dropped), 6)]
+    assert int(dropped) >= 1
+
+
+def test_while_the_broker_is_away_messages_wait_and_keep_their_order(
+    broker: Broker, spool: Path
+) -> None:
+    device = start("away", broker.url, spool, stdin=subprocess.PIPE)
+    assert device.stdout is not None
+    assert device.stdin is not None
+    lines = []
+    try:
+        for line in device.stdout:
+            lines.append(line.strip())
+            if line.startswith("now"):
+                if line == "now 3\n":
+                    broker.stop()
+                elif line == "now 6\n":
+                    broker.start()
+                device.stdin.write("\n")
+                device.stdin.flush()
+    finally:
+        device.kill()
+        device.communicate()
+    sent = [line for line in lines if line[0].isdigit()]
+    assert sent[:6] == ["0 True 0", "1 True 0", "2 True 0", "3 False 1", "4 False 2", "5 False 3"]
+    assert len(sent) == 9
+    assert lines[-1] == "end 0"
+    assert [env["payloads"][0][1] for env in broker.received()] == [str(i) for i in range(9)]
+
+
+def test_a_spool_that_a_power_cut_left_is_read(broker: Broker, spool: Path) -> None:
+    """Where a rename is not one step, a file can be cut off at any byte, or be damaged."""
+    broker.stop()
+    start("refuse", broker.url, spool).communicate(timeout=60)
+    good = (spool / "0").read_bytes()
+    shutil.rmtree(spool)
+    spool.mkdir()
+    (spool / "part").write_bytes(good[:50])
+    cuts = list(range(len(good)))
+    for n in cuts:
+        (spool / str(n)).write_bytes(good[:n])
+    flipped = range(len(cuts), 2 * len(cuts))
+    for n in flipped:
+        at = n - len(cuts)
+        (spool / str(n)).write_bytes(good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :])
+    last = 2 * len(cuts)
+    (spool / str(last)).write_bytes(good)
+    broker.start()
+    assert run("bad", broker.url, spool) == [f"{last + 1}", f"0 {last} 0"]
+    assert {path.name for path in spool.iterdir()} == {f"{n}.bad" for n in range(last)}
+    [env] = broker.received()
+    assert env["payloads"] == [("t", "0" + "x" * 100, "text")]
+
+
+def test_what_can_not_be_sent_is_refused_and_does_not_wait(spool: Path) -> None:
+    assert run("arguments", "nats://127.0.0.1:1", spool) == [
+        *("INVALID_PAYLOAD_TYPE", "INVALID_PAYLOAD_TYPE", "INVALID_ARGUMENT", "INVALID_ARGUMENT"),
+        *["INVALID_ARGUMENT"] * 3,
+        "0",
+    ]
+    assert list(spool.iterdir()) == []

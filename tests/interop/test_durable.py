@@ -1,0 +1,140 @@
+"""What streams keep: the same script gives the same on the firmware and through natsbridge.sync."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import nats
+import pytest
+
+from conftest import NatsServer
+from device import command, compiled, main_of
+
+SCRIPT = Path(__file__).with_name("durable_device.py")
+
+
+#: What the steps give that give no None.
+EXPECTED = {
+    "no stream at all": ["error", "STREAM_FAILED", True],
+    "a stream": ["ok", ""],
+    "another subject": ["error", "STREAM_FAILED", True],
+    "a subject with a wildcard": ["error", "INVALID_ARGUMENT", True],
+    "no such stream": ["error", "STREAM_FAILED", True],
+    "a stream's name with a dot": ["error", "INVALID_ARGUMENT", True],
+    "a consumer's name with a dot": ["error", "INVALID_ARGUMENT", True],
+    "a consumer without a name": ["error", "INVALID_ARGUMENT", True],
+    "a wrong time": ["error", "INVALID_ARGUMENT", True],
+    "a wrong subject": ["error", "INVALID_ARGUMENT", True],
+    "nothing waits": ["ok", []],
+    "nothing comes": ["ok", []],
+    "none of it": ["error", "INVALID_ARGUMENT", True],
+    "a wrong timeout": ["error", "INVALID_ARGUMENT", True],
+    "they come once": ["ok", ["one", "two"]],
+    "and not again": ["ok", []],
+    "it comes": ["ok", ["again"]],
+    "not at once": ["ok", []],
+    "it comes again": ["ok", ["again"]],
+    "at once": ["ok", ["again"]],
+    "and not any more": ["ok", []],
+    "later": ["ok", [[], ["later"]]],
+    "longer than it may": ["ok", [0, []]],
+    "acknowledged twice": ["ok", []],
+    "a file that is gone": ["error", "DOWNLOAD_FAILED", True],
+    "a file goes when its message is acknowledged": ["ok", [512000, "DOWNLOAD_FAILED"]],
+    "and stays before": ["ok", [512000, 512000, True]],
+    "a large one": ["ok", True],
+    "a larger one": ["ok", True],
+    "of other subjects": ["ok", []],
+    "of this one": ["ok", ["b"]],
+    "another inbox of that name": ["ok", ["c"]],
+    "has taken it": ["ok", []],
+    "a stream for two": ["ok", ""],
+    "three": ["error", "STREAM_FAILED", True],
+    "the rest": ["ok", ["b", "c"]],
+    "the consumer goes": ["ok", ""],
+    "from it": ["error", "STREAM_FAILED", True],
+    "the stream goes": ["ok", ""],
+    "from that": ["error", "STREAM_FAILED", True],
+    "to it": ["error", "STREAM_FAILED", True],
+    "closed": ["error", "NATS_CONNECTION_FAILED", True],
+}
+
+
+def test_what_streams_keep(file_url: str, tmp_path: Path) -> None:
+    """Both sides at the same time, each with streams of its own: they wait for most of theirs."""
+    with contextlib.ExitStack() as stack:
+        running = {}
+        for side in ("device", "desktop"):
+            folder = tmp_path / side
+            folder.mkdir()
+            server = stack.enter_context(NatsServer(folder, "-js", "-sd", str(folder / "streams")))
+            line, place = [sys.executable, str(SCRIPT)], {}
+            arguments = server.url, file_url, str(folder)
+            if side == "device":
+                line, place = command(main_of(SCRIPT, folder), heap="8M", path=compiled())
+            process = subprocess.Popen(
+                [*line, *arguments], stdout=subprocess.PIPE, text=True, **place
+            )
+            stack.callback(process.communicate)
+            stack.callback(process.kill)
+            running[side] = process
+        for side, process in running.items():
+            out, _ = process.communicate(timeout=90)
+            assert process.returncode == 0, out
+            found = dict(json.loads(text) for text in out.splitlines())
+            assert found.pop("nothing else has come") == ["ok", None]
+            told = {name: result for name, result in found.items() if result != ["ok", None]}
+            assert told == EXPECTED, side
+
+
+WARNS = """
+import sys, natsbridge
+from natsbridge import log
+log.enabled = True
+with natsbridge.connect(sys.argv[1]) as nc:
+    for subject in ("long.a", "long.a", "short.a"):
+        natsbridge.smartsend(subject, [("f", b"x", "binary")], nats_connection=nc,
+                             fileserver_url=sys.argv[2], size_threshold=1, durable=True)
+"""
+ON_THE_DESKTOP = """
+import logging, sys
+from natsbridge import sync as natsbridge
+logging.basicConfig(stream=sys.stdout)
+"""
+
+
+async def long_and_short(url: str) -> None:
+    """A stream that keeps messages longer than the file server files, and one that does not."""
+    nc = await nats.connect(url)
+    js = nc.jetstream()
+    await js.add_stream(name="LONG", subjects=["long.>"], max_age=7 * 86400)
+    await js.add_stream(name="SHORT", subjects=["short.>"], max_age=3600)
+    await nc.close()
+
+
+@pytest.mark.parametrize("side", ["device", "desktop"])
+def test_a_stream_that_outlasts_the_files_is_warned_about(
+    side: str, file_url: str, tmp_path: Path
+) -> None:
+    program = tmp_path / "warns.py"
+    text = WARNS
+    line, place = [sys.executable, str(program)], {}
+    if side == "device":
+        line, place = command(program, heap="256K", path=compiled())
+    else:
+        text = ON_THE_DESKTOP + text.partition("log.enabled = True\n")[2]
+    program.write_text(text)
+    with NatsServer(tmp_path, "-js", "-sd", str(tmp_path / "streams")) as server:
+        asyncio.run(long_and_short(server.url))
+        done = subprocess.run(
+            [*line, server.url, file_url], capture_output=True, text=True, timeout=30, **place
+        )
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = [line for line in done.stdout.splitlines() if "finds none" in line]
+    assert len(told) == 2
+    assert all("LONG" in line and "604800" in line and "86400" in line for line in told)
