@@ -60,7 +60,7 @@ DEVICE_TESTS := tests/firmware tests/interop tests/conformance/test_vectors_firm
 DEVICE_TESTS += $(addprefix --ignore tests/firmware/test_,parsers.py rough.py)
 DEVICE_TESTS += $(addprefix --ignore tests/firmware/test_,no_allocation.py examples.py)
 # Nor what counts bytes of heap, or has no socket.
-DEVICE_TESTS += $(addprefix --ignore tests/firmware/test_,bad_input.py drift.py every_cut.py)
+DEVICE_TESTS += $(addprefix --ignore tests/firmware/test_,bad_input.py drift.py every_cut.py durable_heap.py)
 # Without those that count what is lost in milliseconds, or want to read why a server hung up: in
 # the middle of a line that is not known.
 EVERY := not rough and not lame_duck_is_left and not one_time_for_all_of_it and not not_hammered

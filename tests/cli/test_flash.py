@@ -35,6 +35,9 @@ from natsbridge.flashing.link import fault
 from natsbridge.flashing.plan import Board as Description
 from simulator import Board
 
+#: Of a slot: the modules, board.py, program.py and config.json.
+FILES = len(list((ROOT / "firmware" / "natsbridge").glob("*.py"))) + 3
+
 # ---------------------------------------------------------------- onto a board, and its hello
 
 
@@ -56,7 +59,7 @@ def test_a_fresh_board_says_hello(fresh: tuple[Inside, Path], boards: Path, brok
     said = (
         rf"linux .*, MicroPython 1\.\d+\.\d+; free: [\d,]+ B of heap, .* of flash\n"
         rf"Program: the default one, shared/program.py\n"
-        rf"Flashed: 34 of 34 files sent, .* kB in .* s, config.json written.\n"
+        rf"Flashed: {FILES} of {FILES} files sent, .* kB in .* s, config.json written.\n"
         rf"Waiting for its hello ...\n"
         rf"Hello from linux.*: NATSBridge {package.__version__}, MicroPython 1\..*"
         r" [\d,]+ B of heap free, round trip \d+ ms\n"
@@ -67,7 +70,7 @@ def test_a_fresh_board_says_hello(fresh: tuple[Inside, Path], boards: Path, brok
     assert files["slot"] == b"a"
     assert files["main.py"] == (boards / "shared" / "main.py").read_bytes()
     assert files["slots/a/program.py"] == (boards / "shared" / "program.py").read_bytes()
-    assert len([p for p in files if p.startswith("slots/a/natsbridge/")]) == 31
+    assert len([p for p in files if p.startswith("slots/a/natsbridge/")]) == FILES - 3
     assert json.loads(files["slots/a/complete"])["version"] == package.__version__
     assert json.loads(files["slots/a/config.json"])["broker"] == broker.url
     assert files.keys() == {"slot", "main.py", *(p for p in files if p.startswith("slots/a/"))}
@@ -108,7 +111,7 @@ def test_only_what_changed_is_sent(
         run = natsbridge.inside(*words).ended()
         assert {p: p.stat().st_mtime_ns for p in disk.rglob("*")} == before
         did = flashed(run)
-        assert (did["slot"], did["sent"], did["kept"], did["bytes"]) == (None, [], 34, 0)
+        assert (did["slot"], did["sent"], did["kept"], did["bytes"]) == (None, [], FILES, 0)
         hello = run.records[-1]["hello"]
         assert type(hello["rtt_ms"]) is type(hello["heap_free"]) is int
         # A program of one's own: that is what goes over the cable. Others on its subject are heard
@@ -119,7 +122,7 @@ def test_only_what_changed_is_sent(
             run = natsbridge.inside(*words, "--program", own).ended()
         did = flashed(run)
         assert run.records[-1]["hello"]["board"].startswith("linux")
-        assert (did["slot"], did["sent"], did["kept"]) == ("b", ["slots/b/program.py"], 33)
+        assert (did["slot"], did["sent"], did["kept"]) == ("b", ["slots/b/program.py"], FILES - 1)
         assert (did["config"], did["program"]) == (False, "own.py")
         # It stays, until another one is named.
         run = natsbridge.inside(*words, "--no-wait", "--set", "ntp=x").ended()
@@ -429,7 +432,11 @@ def test_a_wrong_wifi_password_is_told(
         natsbridge.environ["WIFI_PASSWORD"] = SECRET
         run = natsbridge.inside(*words, "--json", "-v").ended()
         did = flashed(run)
-        assert (did["sent"], did["kept"], did["config"]) == (["slots/a/config.json"], 33, True)
+        assert (did["sent"], did["kept"], did["config"]) == (
+            ["slots/a/config.json"],
+            FILES - 1,
+            True,
+        )
         assert run.records[-1]["hello"]["board"] == PICO["machine"]
         assert SECRET not in run.out + run.err
 
@@ -477,6 +484,8 @@ def test_a_main_of_one_s_own_is_kept_and_comes_back(
         board.prints(r"program old\s")
         run = bare.inside(*words, "--yes").ended()
         assert "Removed main.py, slot, slots; the main.py from before is back" in run.out
+        assert "config.json, with its passwords, stays on the board: --config" in run.out
+        fits(run.out.splitlines())
         board.prints(r"program mine\s")
         assert tree(disk).keys() == {"main.py", "config.json"}
         assert json.loads((disk / "config.json").read_text())["name"] == "old"

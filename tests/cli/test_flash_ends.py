@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from checkouts import Checkout, Flash, tree
-from command import Runner, fits, until
+from command import PATIENCE, Runner, until
 from natsbridge.flashing import console, link
 from natsbridge.flashing.link import Link, MpremoteError, fault
 from simulator import Board
@@ -40,39 +41,57 @@ def test_why_a_program_fails_is_told_and_logged(
         assert logs.stop().code == 130
 
 
-def test_logs_have_the_first_line_of_each_start(bare: Runner, disk: Path) -> None:
+async def told_until(told: list[object], what: Callable[[], bool]) -> None:
+    end = asyncio.get_running_loop().time() + PATIENCE
+    while not what():
+        assert asyncio.get_running_loop().time() < end, told
+        await asyncio.sleep(0.01)
+
+
+def test_the_first_line_of_each_start_is_read(disk: Path) -> None:
     """A board may print nothing else, at once, and then be reset."""
     (disk / "n").write_text("0")
     (disk / "main.py").write_text(
         "import machine, time\n"
         "n = int(open('n').read()) + 1\n"
         "with open('n', 'w') as f:\n    f.write(str(n))\n"
-        "print('start', n, 'of it')\n"
-        "time.sleep(0.6)\n"
+        "print('start', n)\n"
+        "time.sleep(0.3)\n"
         "machine.reset()\n"
     )
-    with Board(disk, usb=str(disk.parent / "ttyACM0")) as board:
-        logs = bare.start("logs", "--device", board.port)
-        logs.says("start")
-
-        def starts() -> list[int]:
-            return [int(n) for n in re.findall(r"start (\d+) of it", logs.out)]
-
-        until(lambda: starts()[-1] >= starts()[0] + 4)
-        logs.stop().ended(130)
-    found = starts()
-    assert found == list(range(found[0], found[-1] + 1))
-
-
-def test_logs_tell_that_the_board_is_away(bare: Runner, disk: Path) -> None:
-    (disk / "main.py").write_text("while True: print('here')\n")
     port = str(disk.parent / "ttyACM0")
+    told: list[object] = []
+
+    async def follow() -> None:
+        async with console.follow(port, told.append):
+            await told_until(told, lambda: len(told) >= 4)
+
     with Board(disk, usb=port):
-        logs = bare.start("logs", "--device", port).says("here")
-    logs.says(f"{port} is away: waiting for it.")
-    with Board(disk, usb=port):
-        logs.says(f"{port} is back.")
-    logs.stop().ended(130)
+        asyncio.run(follow())
+    first = int(str(told[0]).split()[1])
+    assert told == [f"start {n}" for n in range(first, first + len(told))]
+
+
+def test_that_a_board_is_away_is_told_and_that_it_is_back(
+    disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (disk / "main.py").write_text("while True: print('here')\n")
+    monkeypatch.setattr(console, "AWAY_S", 0.3)
+    port = str(disk.parent / "ttyACM0")
+    told: list[object] = []
+
+    async def follow() -> None:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(Board(disk, usb=port))
+            async with console.follow(port, told.append, told.append):
+                await told_until(told, lambda: "here" in told)
+                stack.close()
+                await told_until(told, lambda: True in told)
+                stack.enter_context(Board(disk, usb=port))
+                await told_until(told, lambda: False in told)
+
+    asyncio.run(follow())
+    assert [x for x in told if isinstance(x, bool)] == [True, False]
 
 
 # ---------------------------------------------------------------- Ctrl-C while it is paused
@@ -130,19 +149,14 @@ def test_a_configuration_of_somebody_else_s_program_stays(
     assert tree(disk) == theirs
 
 
-def test_unflash_says_what_stays(
-    bare: Runner, checkouts: tuple[Checkout, Checkout], old_disk: Path, disk: Path
-) -> None:
+def test_unflash_that_is_declined_removes_nothing(bare: Runner, old_disk: Path, disk: Path) -> None:
     shutil.copytree(old_disk, disk, dirs_exist_ok=True)
     with Board(disk) as board:
         words = ["unflash", "--device", board.port]
         code, text = bare.on_terminal(*words, typed=[("Remove main.py, slot, slots", "n\n")])
         assert (code, "Nothing is removed; the board is reset." in text) == (0, True)
         board.prints(r"program old\s")
-        run = bare.inside(*words, "--yes").ended()
-        assert "config.json, with its passwords, stays on the board: --config" in run.out
-        fits(run.out.splitlines())
-    assert tree(disk).keys() == {"config.json"}
+    assert tree(disk) == tree(old_disk)
 
 
 # ---------------------------------------------------------------- ports, and no answer

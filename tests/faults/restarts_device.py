@@ -70,6 +70,7 @@ def main():
     sub = nc.subscribe("storm.%s.*" % ME)
     nc.subscribe("unused.%s" % ME, "queue")
     nc.subscribe("ended.%s" % ME).unsubscribe()
+    nc.flush()
     told = select.poll()
     told.register(sys.stdin, select.POLLIN)
     seen = {"sent": 0, "taken": 0, "wrong": 0, "twice": 0, "broken": 0}

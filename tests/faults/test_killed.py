@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from command import Broker, Runner
+from command import Broker, Runner, until
 from device import command, compiled
 from fault_proxy import FaultProxy, Link, Way
 from figures import Figures
@@ -194,6 +194,7 @@ def test_whenever_the_desktop_is_killed_its_files_are_whole_and_the_next_start_c
                 send(nc)
             time.sleep(rng.uniform(0, 0.7))
             process.stop(signal.SIGKILL)
+            until(lambda: not broker.listeners("killed"), "the broker's notice of it")
             temporary += check()
         process = natsbridge.start("receive", "killed", "--out", folder, "--count", 1)
         broker.heard(process, subject="killed")

@@ -112,7 +112,7 @@ class _Source:
 @click.option("--drive", type=FOLDER, help="That of an RP2 in its bootloader; else it is found.")
 @click.option("--wait/--no-wait", default=True, help="For the board's hello over NATS.")
 @click.option(
-    *("--timeout",),
+    "--timeout",
     type=float,
     default=60,
     show_default=True,
@@ -182,6 +182,7 @@ class _Flash:
         self.options = options
         self.last = ""  # line that the board printed
         self.no_wifi = asyncio.Event()  # it printed that, and somebody can be asked about it
+        self.has_wifi = False
         self.told_of_trouble = False
 
     async def run(self) -> None:
@@ -213,7 +214,7 @@ class _Flash:
                     values.ask_again("wifi.ssid", "wifi.password")
                     ask(self.out, values)
                     found = await link.survey()
-        except (asyncio.CancelledError, KeyboardInterrupt):
+        except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
             ended = True
             raise
         finally:
@@ -313,6 +314,7 @@ class _Flash:
         if nc is None:
             await self._carry_out(link, plan, program)
             return True
+        self.has_wifi = values["wifi.ssid"] is not None
         who = str(values["id"] or found.chip)
         async with await nc.subscribe(f"natsbridge.hello.{values['name'] or who}") as hello:
             await nc.flush()
@@ -382,7 +384,9 @@ class _Flash:
                     if kind == "dictionary" and isinstance(value, dict):
                         self._greeted(value)
                         return True
-        says = f"the last it printed is {clean(self.last, 300)!r}" if self.last else "it is silent"
+        says = "nothing that it printed came here"
+        if self.last:
+            says = f"the last it printed is {clean(self.last, 300)!r}"
         if _NO_WIFI.search(self.last):
             says += ": give it in $WIFI_SSID and $WIFI_PASSWORD, or with --config"
         raise NATSBridgeError(
@@ -395,7 +399,7 @@ class _Flash:
         if line.strip():
             self.last = line.strip()
             self.out.row(Text(f"  {clean(self.last)}", style="dim"))
-        if _NO_WIFI.search(line) and can_ask(self.out):
+        if self.has_wifi and _NO_WIFI.search(line) and can_ask(self.out):
             self.no_wifi.set()
 
     def _greeted(self, hello: Mapping[str, Any]) -> None:

@@ -1,5 +1,7 @@
 """What puts a program on a board: `link` talks to it, `plan` decides, `values` configures it.
 
+`keys` says what a configuration may hold.
+
 A board has two slots, slots/a and slots/b, each with a program and its configuration, and a file
 `slot` that names the one to run. Only the other one is written to, and renaming `slot` switches to
 it: whenever it is interrupted, the board runs the old program or the new one, each with its own
