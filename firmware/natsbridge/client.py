@@ -169,7 +169,7 @@ class Connection:
         if isinstance(payload, str):
             payload = payload.encode()
         seen = 0 <= time.ticks_diff(time.ticks_ms(), self._seen) < _SERVE
-        if subject == self._checked and seen and isinstance(payload, bytes):
+        if subject and subject == self._checked and seen and isinstance(payload, bytes):
             if len(payload) <= _JOIN and not (reply or headers):
                 try:
                     self._stream.write(b"PUB %s %d\r\n%s\r\n" % (subject, len(payload), payload))
@@ -208,37 +208,45 @@ class Connection:
                 raise fail(
                     PAYLOAD_TOO_LARGE, "publish", size, self.url, self.max_payload, size=size
                 )
-            self._checked = ""
-            self._busy = True  # sources and callbacks must not write in between
             try:
-                if size <= _JOIN and not streams:
-                    stream.write(head + payload + b"\r\n")
-                else:
-                    stream.write(head)
-                    if streams:
-                        payload.write_to(stream)
-                    else:
-                        stream.write(payload)
-                    stream.write(b"\r\n")
-                self._dirty = True
-                if self.max_payload >= _JOIN:
-                    self._checked = subject
+                self.send(stream, subject, head, payload, b"\r\n")
                 return
             except OSError as e:
                 error = e
-            except BaseException:
-                # A message was begun and can't be finished: only a new connection is clean. This
-                # one ends in order: what went before arrives, and no server has to be spared.
-                self._dirty = False
-                self._drop("source")
-                self._options["hold"] = time.ticks_ms()
-                raise
-            finally:
-                self._busy = False
             self.serve()  # what the server said before it closed is a better reason
             if streams or not again:
                 self._fail(error, "publish")
             self._drop(error)  # it can't have arrived whole: once again, in a new connection
+
+    def send(self, stream, subject, head, payload, end):
+        """Write a message. Raises OSError, and what its source does."""
+        self._checked = ""
+        self._busy = True  # sources and callbacks must not write in between
+        try:
+            streams = hasattr(payload, "write_to")
+            if not streams and len(payload) <= _JOIN:
+                stream.write(head + payload + end)
+            else:
+                stream.write(head)
+                if streams:
+                    payload.write_to(stream)
+                else:
+                    stream.write(payload)
+                stream.write(end)
+            self._dirty = True
+            if self.max_payload >= _JOIN:
+                self._checked = subject
+        except OSError:
+            raise
+        except BaseException:
+            # A message was begun and can't be finished: only a new connection is clean. This
+            # one ends in order: what went before arrives, and no server has to be spared.
+            self._dirty = False
+            self._drop("source")
+            self._options["hold"] = time.ticks_ms()
+            raise
+        finally:
+            self._busy = False
 
     def flush(self, timeout=5):
         """Wait, up to `timeout` s, until the server has taken all that was published.
@@ -252,7 +260,7 @@ class Connection:
         stream = self._ready(deadline)
         stream.deadline = deadline
         try:
-            stream.write(b"PING\r\n")
+            stream.write(self.line(None))
             self._pings += 1
             while self._pings:
                 msg = self._take()
@@ -286,11 +294,17 @@ class Connection:
         self._msg = self._msg or Msg
         sub = Subscription(self, self._sid, subject, queue)
         try:
-            stream.write(("SUB %s %s %d\r\n" % (subject, queue, self._sid)).encode())
+            stream.write(self.line(sub))
         except OSError as e:
             self._fail(e, "subscribe")
         self._subs[self._sid] = sub
         return sub
+
+    def line(self, sub):
+        """What asks the server for a subscription, or, for None, for a sign of life."""
+        if sub:
+            return ("SUB %s %s %d\r\n" % (sub.subject, sub.queue, sub._sid)).encode()
+        return b"PING\r\n"
 
     def next(self, timeout=None):
         """The next message of any subscription, or None after `timeout` s (None: wait for ever,
@@ -379,7 +393,7 @@ class Connection:
         if time.ticks_diff(due, now) <= 0:
             if self._pings > 1:
                 raise OSError("the server does not answer PING")
-            self._stream.post(b"PING\r\n")
+            self._stream.post(self.line(None))
             self._pings += 1
             self._quiet = due = now
         if self._stream.rest:  # a PONG that the socket did not take
