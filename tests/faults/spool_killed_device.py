@@ -1,5 +1,5 @@
-"""The device of test_durable_kills.py that is killed: sends numbered messages through a spool, from a
-number on, until it is killed or has sent so many; then what waits is sent."""
+"""The device of test_durable_kills.py that is killed: sends numbered messages through a spool, from
+a number on, until it is killed or has sent so many; then what waits is sent."""
 
 import sys
 import time
