@@ -146,6 +146,19 @@ def observer(broker: MonitoredBroker) -> Iterator[Observer]:
     one.close()
 
 
+def listen(peer: Side, observer: Observer, account: Account) -> None:
+    """Take down what a peer says until its run is done, and send it messages."""
+    deadline = time.monotonic() + 60
+    n = 0
+    while (line := peer.said(0.01)) != "done":
+        assert time.monotonic() < deadline, "the run does not end"
+        if line is not None:
+            account.take(line)
+        n += 1
+        if n % 3 == 0:
+            observer.publish(f"account.in.{n}", payload(n, 100))
+
+
 def one_run(
     peer: Side, broker: MonitoredBroker, observer: Observer, rng: random.Random, kill: bool
 ) -> Account:
@@ -160,18 +173,12 @@ def one_run(
         killing = Killing(broker, observer, proxy, rng)
         if kill:
             killing.start()
-        deadline = time.monotonic() + 60
-        n = 0
-        while (line := peer.said(0.01)) != "done":
-            assert time.monotonic() < deadline, "the run does not end"
-            if line is not None:
-                account.take(line)
-            n += 1
-            if n % 3 == 0:
-                observer.publish(f"account.in.{n}", payload(n, 100))
-        killing.over.set()
-        if kill:
-            killing.join(30)
+        try:
+            listen(peer, observer, account)
+        finally:  # else it would start one more when the test has failed
+            killing.over.set()
+            if kill:
+                killing.join(30)
     observer.wait_for(END)
     account.check(observer.seen)
     assert observer.wrong == []
