@@ -34,19 +34,20 @@ def publish(nc, subject, payload, msg_id, deadline):
     headers = {"Nats-Msg-Id": msg_id}
     left = _NOBODY
     while True:
-        error = None
-        why = NATS_CONNECTION_FAILED, "silent", subject
+        error = why = None
         try:
             msg = request(nc, subject, payload, deadline, headers)
             if msg:
                 left -= 1
-                why = STREAM_FAILED, "stream", subject, subject
+                key = "stream"
+                why = subject
                 if len(msg):  # else nobody listens
                     answer = json.loads(msg.data)
                     if "error" not in answer:
                         return answer.get("stream")
                     answer = answer["error"]
-                    why = STREAM_FAILED, "store", subject, answer.get("description")
+                    key = "store"
+                    why = answer.get("description")
                     if answer.get("err_code") not in _LATER:
                         left = 0
         except NATSBridgeError as e:
@@ -54,7 +55,9 @@ def publish(nc, subject, payload, msg_id, deadline):
                 raise
             error = e
         if passed(deadline) or not left:
-            raise error or fail(*why)
+            if why:
+                error = fail(STREAM_FAILED, key, subject, why)
+            raise error or fail(NATS_CONNECTION_FAILED, "silent", subject)
         wait(nc)
 
 

@@ -1,7 +1,7 @@
 """smartreceive: the envelope first, whatever its size, then the links."""
 
 from . import errors
-from .errors import INVALID_ARGUMENT, PAYLOAD_TOO_LARGE, NATSBridgeError, fail
+from .errors import DOWNLOAD_FAILED, INVALID_ARGUMENT, PAYLOAD_TOO_LARGE, NATSBridgeError, fail
 from .log import trace
 from .sink import Sink
 from .stream import until
@@ -122,14 +122,14 @@ def smartreceive(
             where.abandon()
         if reader:
             env = reader.env
-        if held and isinstance(e, NATSBridgeError) and e.details.get("status") == 404:
-            e = fail(e.code, "lost", msg.reply.split(".")[2])
-        elif isinstance(e, OSError):
+        if isinstance(e, OSError):
             e = fail(INVALID_ARGUMENT, "sink-io", e)
         elif isinstance(e, MemoryError):
             reader = Claims = claims = None
             e = fail(PAYLOAD_TOO_LARGE, "memory")
         if isinstance(e, NATSBridgeError):
+            if held and e.details.get("status") == 404:
+                e = fail(DOWNLOAD_FAILED, "lost", msg.reply.split(".")[2])
             e.details.setdefault("correlation_id", env.get("correlation_id", ""))
             if nack:
                 from .nack import answer
