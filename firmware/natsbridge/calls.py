@@ -39,7 +39,7 @@ def unsubscribe(sub, limit):
         sub._limit = limit
     else:
         del nc._subs[sub._sid]
-    line = _leave(nc, sub, limit > sub._got and limit)
+    line = finish(nc, sub, limit > sub._got and limit)
     if not limit:
         sub._limit = -1
     # What is over the limit has come already: the last of those that wait.
@@ -56,10 +56,12 @@ def unsubscribe(sub, limit):
             nc._drop(e)  # a new connection is made without this subscription
 
 
-def _leave(nc, sub, limit=0):
+def finish(nc, sub, limit=0):
     """What ends a subscription, at once or after `limit` messages in all."""
     if nc._options["mqtt"]:
-        return b"" if limit else nc.line(sub, 0xA2)
+        from .mqttgreet import line
+
+        return b"" if limit else line(nc, sub, 0xA2)
     return ("UNSUB %d %d\r\n" % (sub._sid, limit) if limit else "UNSUB %d\r\n" % sub._sid).encode()
 
 
@@ -77,8 +79,8 @@ def drain(nc, sids, timeout):
     if not sids and not whole:
         return
     try:
-        lines = b"".join([_leave(nc, nc._subs[sid]) for sid in sids])
-        nc._stream.write(lines + nc.line(None))
+        lines = b"".join([finish(nc, nc._subs[sid]) for sid in sids])
+        nc._stream.write(lines + nc._stream.reader.poll)
         nc._pings += 1
         for sid in sids:
             nc._draining.append([nc._pings, sid])

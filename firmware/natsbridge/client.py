@@ -223,27 +223,25 @@ class Connection:
         self._checked = ""
         self._busy = True  # sources and callbacks must not write in between
         try:
-            streams = hasattr(payload, "write_to")
-            if not streams and len(payload) <= _JOIN:
-                stream.write(head + payload + end)
-            else:
+            if hasattr(payload, "write_to"):
                 stream.write(head)
-                if streams:
-                    payload.write_to(stream)
-                else:
-                    stream.write(payload)
-                stream.write(end)
+                payload.write_to(stream)
+            elif len(payload) > _JOIN:
+                stream.write(head)
+                stream.write(payload)
+            else:
+                end = head + payload + end
+            stream.write(end)
             self._dirty = True
             if self.max_payload >= _JOIN:
                 self._checked = subject
-        except OSError:
-            raise
-        except BaseException:
-            # A message was begun and can't be finished: only a new connection is clean. This
-            # one ends in order: what went before arrives, and no server has to be spared.
-            self._dirty = False
-            self._drop("source")
-            self._options["hold"] = time.ticks_ms()
+        except BaseException as e:
+            if not isinstance(e, OSError):
+                # A message was begun and can't be finished: only a new connection is clean. This
+                # one ends in order: what went before arrives, and no server has to be spared.
+                self._dirty = False
+                self._drop("source")
+                self._options["hold"] = time.ticks_ms()
             raise
         finally:
             self._busy = False
@@ -260,7 +258,7 @@ class Connection:
         stream = self._ready(deadline)
         stream.deadline = deadline
         try:
-            stream.write(self.line(None))
+            stream.write(stream.reader.poll)
             self._pings += 1
             while self._pings:
                 msg = self._take()
@@ -294,17 +292,11 @@ class Connection:
         self._msg = self._msg or Msg
         sub = Subscription(self, self._sid, subject, queue)
         try:
-            stream.write(self.line(sub))
+            stream.write(("SUB %s %s %d\r\n" % (subject, queue, self._sid)).encode())
         except OSError as e:
             self._fail(e, "subscribe")
         self._subs[self._sid] = sub
         return sub
-
-    def line(self, sub):
-        """What asks the server for a subscription, or, for None, for a sign of life."""
-        if sub:
-            return ("SUB %s %s %d\r\n" % (sub.subject, sub.queue, sub._sid)).encode()
-        return b"PING\r\n"
 
     def next(self, timeout=None):
         """The next message of any subscription, or None after `timeout` s (None: wait for ever,
@@ -393,7 +385,7 @@ class Connection:
         if time.ticks_diff(due, now) <= 0:
             if self._pings > 1:
                 raise OSError("the server does not answer PING")
-            self._stream.post(self.line(None))
+            self._stream.post(self._stream.reader.poll)
             self._pings += 1
             self._quiet = due = now
         if self._stream.rest:  # a PONG that the socket did not take

@@ -76,7 +76,7 @@ def connect(
     check("max_delay", max_delay, 0, float)
     check("ping_interval", ping_interval, 0, float)
     check("pending_size", pending_size)
-    mqtt = [str(s)[:7] in ("mqtt://", "mqtts:/") for s in servers]
+    mqtt = [str(s)[:4] == "mqtt" and "://" in s for s in servers]
     if True in mqtt and False in mqtt:
         raise fail(INVALID_ARGUMENT, "mqtt-servers")
     mqtt = mqtt[0]
@@ -103,7 +103,7 @@ def connect(
 
         id = uuid4()
     if mqtt:
-        from .mqtt import MQTT as Connection
+        from .mqtt import Connection
     else:
         from .client import Connection
 
@@ -130,9 +130,9 @@ def connect(
         nc.idle = _guarded(nc, on_idle)
     try:
         if mqtt:
-            from .mqttgreet import set_options
+            from .mqttgreet import connect as keep
 
-            set_options(nc, qos, session, max_payload, will)
+            keep(nc, qos, session, max_payload, will)
         nc._ready(until(timeout))
     except BaseException:
         nc.close()
@@ -163,11 +163,13 @@ def parse_server(url, who, secure):
     scheme, mark, rest = url.partition("://")
     if not mark:
         rest = url
-        scheme = "nats"
-    ports = {"nats": "4222", "tls": "4222", "mqtt": "1883", "mqtts": "8883"}
-    if scheme not in ports:
+    elif scheme == "tls" or scheme[:4] == "mqtt" and scheme[4:] == "s":
+        secure = True
+    elif scheme != "nats" and scheme != "mqtt":
         raise fail(INVALID_ARGUMENT, "scheme", scheme)
-    secure = secure or scheme in ("tls", "mqtts")
+    port = "4222"
+    if mark and scheme[:4] == "mqtt":
+        port = str(8883 if scheme != "mqtt" else 1883)
     login, mark, host = rest.rpartition("@")
     who = {key: who[key] for key in who if who[key]}
     if ":" in login:
@@ -177,8 +179,6 @@ def parse_server(url, who, secure):
     host = host.rstrip("/")
     if ":" in host and not host.endswith("]"):
         host, _, port = host.rpartition(":")
-    else:
-        port = ports[scheme]
     host = host.strip("[]")
     if not host or not port.isdigit():
         raise fail(INVALID_ARGUMENT, "server", url.rpartition("@")[2])

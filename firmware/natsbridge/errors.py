@@ -22,7 +22,7 @@ INVALID_ARGUMENT = "INVALID_ARGUMENT"
 _RESERVE = const(16384)  # bytes of free heap that any step can do with, its code loaded
 _PIECE = const(2048)  # bytes of it that must be in one piece
 _TEXTS = const(9216)  # bytes of free heap that texts.py needs
-_ALWAYS = ("client", "errors", "log", "mqtt", "payload", "stream", "subscription")
+_ALWAYS = ("client", "errors", "log", "payload", "stream", "subscription")
 
 working = 0  # calls of smartsend and smartreceive that have begun and not ended
 

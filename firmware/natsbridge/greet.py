@@ -144,10 +144,11 @@ class Dialer:
         self.stream = stream = Stream(None, 0, None, nc.idle)
         yield from connecting(stream, host, port)
         if options["mqtt"]:
-            from .mqttgreet import hello
+            from .mqttgreet import line as ask
+            from .mqttgreet import read
 
-            scheme = "mqtts" if secure else "mqtt"
-            reader, info = yield from hello(self, stream, who, secure and name)
+            scheme = "mqtt" + ("s" if secure else "")
+            reader, info = yield from read(self, stream, who, secure and name)
         else:
             reader = Reader(stream, 512)
             early = secure and isinstance(nc.tls, dict) and nc.tls.get("handshake_first")
@@ -222,8 +223,11 @@ class Dialer:
         for sid in nc._subs:
             sub = nc._subs[sid]
             if not sub._error:
-                lines += nc.line(sub)
-                if sub._limit and not options["mqtt"]:
+                if options["mqtt"]:
+                    lines += ask(nc, sub)
+                    continue
+                lines += b"SUB %s %s %d\r\n" % (sub.subject, sub.queue, sid)
+                if sub._limit:
                     lines += b"UNSUB %d %d\r\n" % (sid, sub._limit - sub._got)
         yield from _write(stream, lines)
         stream.reader = reader

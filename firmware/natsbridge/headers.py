@@ -5,8 +5,6 @@ from .errors import INVALID_ARGUMENT, NATS_CONNECTION_FAILED, fail
 
 def pack(nc, subject, reply, headers, size):
     """(what is written before a payload of `size` bytes, the size of both)."""
-    if nc._options["mqtt"]:
-        raise fail(INVALID_ARGUMENT, "mqtt", "headers")
     if not nc._options["headers"]:
         raise fail(NATS_CONNECTION_FAILED, "headers", nc.url)
     block = ("NATS/1.0\r\n" + join(headers) + "\r\n").encode()

@@ -9,7 +9,7 @@ import time
 
 from micropython import const
 
-from .client import Connection
+from . import client
 from .errors import INVALID_ARGUMENT, Malformed, fail
 from .stream import Reader, passed, until
 
@@ -19,12 +19,12 @@ _IDS = const(32767)  # packet ids of what is published; those of subscriptions h
 _BIT = const(32768)
 
 
-class MQTT(Connection):
-    """See Connection."""
+class Connection(client.Connection):
+    """See client.Connection."""
 
     _pid = 0  # the packet id of what was published last
     _acked = 0  # of what was acknowledged last: that goes in order
-    _asked = 0  # ticks_ms of the last PINGREQ
+    _asked = 0  # ticks_ms of the last PINGRESP
 
     def send(self, stream, subject, head, payload, end):
         """Publish a message; at QoS 1 until its PUBACK is here, again in a new connection where
@@ -33,8 +33,8 @@ class MQTT(Connection):
         If something large comes before the PUBACK, that is taken when the large message has been
         read; if it never comes, flush() tells.
         """
-        if not (b"  " in head or hasattr(payload, "write_to")):
-            raise fail(INVALID_ARGUMENT, "mqtt", "reply subjects")
+        if head[0] == 72 or not (b"  " in head or hasattr(payload, "write_to")):  # HPUB
+            raise fail(INVALID_ARGUMENT, "mqtt", "headers and reply subjects")
         size = int(head[head.rfind(b" ") :])
         head = string(to_topic(subject))
         if self._options["qos"]:
@@ -69,24 +69,15 @@ class MQTT(Connection):
             if passed(end):
                 self._fail("no PUBACK in time", "publish")
 
-    def line(self, sub, op=0x82):
-        """See Connection.line; with `op` 0xA2, what ends a subscription."""
-        if not sub:
-            self._asked = time.ticks_ms()
-            return b"\xc0\0"
-        more = b""
-        if op == 0x82:
-            bad = sub.queue
-            for other in self._subs.values():
-                bad = bad or (other is not sub and other.subject == sub.subject)
-            if bad:
-                raise fail(INVALID_ARGUMENT, "mqtt-sub", sub.subject)
-            more = bytes((self._options["qos"],))
-        pid = sub._sid & _IDS | _BIT
-        return packet(op, pid.to_bytes(2, "big") + string(to_topic(sub.subject)) + more)
+    def subscribe(self, subject, queue=""):
+        """See client.Connection.subscribe. A queue, and another subscription to the same subject,
+        are INVALID_ARGUMENT."""
+        from .mqttgreet import subscribe
+
+        return subscribe(self, subject, queue)
 
     def close(self):
-        """See Connection.close."""
+        """See client.Connection.close."""
         if self._stream and not self._busy:
             try:
                 self._stream.deadline = until(self._options["timeout"])
@@ -96,7 +87,8 @@ class MQTT(Connection):
         super().close()
 
     def _obey(self, line):
-        self._quiet = self._asked  # the server wants to hear from us, whatever we hear
+        if not self._pings:
+            self._quiet = self._asked  # the server wants to hear from us, whatever we hear
         reader = self._stream.reader
         op = reader.op
         if op & 0xF4 == 48:
@@ -124,7 +116,9 @@ class MQTT(Connection):
                 if self._queued <= _ROOM:
                     reader.readline(2)  # else it may be dropped, and comes again
             if found and sid not in self._subs:
-                self._stream.post(self.line(found, 0xA2))
+                from .mqttgreet import line
+
+                self._stream.post(line(self, found, 0xA2))
             return msg
         size = len(line)
         pid = size > 1 and line[0] << 8 | line[1]
@@ -134,6 +128,7 @@ class MQTT(Connection):
                 self._dirty = False
         elif op == 208 and not size and self._pings:
             super()._obey(b"PONG")
+            self._asked = time.ticks_ms()
             if self._acked != self._pid:  # the server answers in order
                 raise OSError("no PUBACK")
         elif op == 144 and size == 3:
@@ -274,3 +269,7 @@ def packet(op, data, more=0):
         head += bytes((n & 127 | 128,))
         n >>= 7
     return head + bytes((n,)) + data
+
+
+# For mqttgreet, which must not load this module again where errors.drop has dropped it.
+Connection.source = Packets, packet, string, to_topic

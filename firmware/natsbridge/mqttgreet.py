@@ -4,8 +4,8 @@ import time
 
 from micropython import const
 
-from .errors import INVALID_ARGUMENT, PAYLOAD_TOO_LARGE, Malformed, check, fail
-from .mqtt import Packets, packet, string, to_topic
+from .errors import INVALID_ARGUMENT, PAYLOAD_TOO_LARGE, Malformed, check, drop, fail
+from .payload import check_subject
 from .stream import passed, until
 
 _WILL = const(65535)  # bytes
@@ -23,7 +23,7 @@ _CODES = (
 )
 
 
-def set_options(nc, qos, session, max_payload, will):
+def connect(nc, qos, session, max_payload, will):
     """Keep connect's options. Raises INVALID_ARGUMENT, and for the will as smartsend does."""
     check("qos", qos)
     check("max_payload", max_payload, 512)
@@ -37,10 +37,11 @@ def set_options(nc, qos, session, max_payload, will):
         options["will"] = Will(nc, will[0], will[1]).data
 
 
-def hello(dialer, stream, who, name):
+def read(dialer, stream, who, name):
     """Shake hands, in steps, with TLS for a server of this `name`: the reader, and what an INFO
     would say."""
     nc = dialer.nc
+    Packets, packet, string, _ = nc.source
     options = nc._options
     user = who.get("user", "").encode()
     password = who.get("pass", "").encode()
@@ -71,19 +72,50 @@ def hello(dialer, stream, who, name):
         Handshake(stream, nc.tls, name)
     yield from _write(stream, packet(16, data))
     reader = Packets(stream, 512)
-    line = yield from _line(reader)
-    if reader.op != 32 or len(line) != 2:
-        raise Malformed("no MQTT server: it said %d %r" % (reader.op, line))
-    if line[1]:
-        dialer.denied = line[1] != 3
-        raise OSError(_CODES[line[1] - 1] if line[1] < 6 else "it refused: %d" % line[1])
+    reader.poll = b"\xc0\0"
+    said = yield from _line(reader)
+    if reader.op != 32 or len(said) != 2:
+        raise Malformed("no MQTT server: it said %d %r" % (reader.op, said))
+    if said[1]:
+        dialer.denied = said[1] != 3
+        raise OSError(_CODES[said[1] - 1] if said[1] < 6 else "it refused: %d" % said[1])
     if options["session"] and not nc._msg:
         from .subscription import Msg
 
         nc._msg = Msg  # what came before is given before there is a subscription
     nc._acked = nc._pid
     nc._asked = time.ticks_ms()
-    return reader, {"max_payload": options["max_payload"] - _HEADERS}
+    # (It takes no headers, which send tells.)
+    return reader, {"max_payload": options["max_payload"] - _HEADERS, "headers": True}
+
+
+def subscribe(nc, subject, queue):
+    """See MQTT.subscribe."""
+    check_subject(subject, True)
+    if queue != "" or subject in [sub.subject for sub in nc._subs.values()]:
+        raise fail(INVALID_ARGUMENT, "mqtt-sub", subject)
+    nc.source[3](subject)  # raises where there is none
+    stream = nc._ready(until(nc._options["timeout"]))
+    from .subscription import Msg, Subscription
+
+    nc._sid += 1
+    nc._msg = Msg
+    sub = Subscription(nc, nc._sid, subject, queue)
+    try:
+        stream.write(line(nc, sub))
+    except OSError as e:
+        nc._fail(e, "subscribe")
+    nc._subs[nc._sid] = sub
+    drop("mqttgreet")
+    return sub
+
+
+def line(nc, sub, op=0x82):
+    """What asks for a subscription; with `op` 0xA2, what ends it."""
+    _, packet, string, to_topic = nc.source
+    pid = sub._sid & _IDS | _IDS + 1
+    more = bytes((nc._options["qos"],)) if op == 0x82 else b""
+    return packet(op, pid.to_bytes(2, "big") + string(to_topic(sub.subject)) + more)
 
 
 def again(nc, error, head, payload):
@@ -125,6 +157,7 @@ class Will:
         self.name = nc.name
         self.id = nc.id
         self.scratch = nc.scratch
+        self.source = nc.source
         from .send import smartsend
 
         smartsend(subject, data, msg_purpose="event", size_threshold=1 << 29, nats_connection=self)
@@ -136,4 +169,5 @@ class Will:
         size = len(msg_json)
         if size > _WILL:
             raise fail(PAYLOAD_TOO_LARGE, "publish", size, "a will", _WILL, size=size)
+        _, _, string, to_topic = self.source
         self.data = string(to_topic(subject)) + string(str(msg_json).encode())

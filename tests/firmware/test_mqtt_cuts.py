@@ -67,7 +67,7 @@ class Taken:
     """What a connection takes out of `data`: messages, what it answers and knows, its error."""
 
     def __init__(self, data: bytes, sizes: Iterator[int] | None = None) -> None:
-        nc = mqtt.MQTT("name", "id")
+        nc = mqtt.Connection("name", "id")
         nc._msg = subscription.Msg
         nc._stream = wire = Wire(data, sizes or itertools.repeat(1 << 20))
         wire.reader = mqtt.Packets(wire, 512)

@@ -170,7 +170,6 @@ EXCEPTIONS = {
     ("firmware", "Connection", "poll"): "for who does something else meanwhile: takes what came",
     ("firmware", "Connection", "idle"): "on_idle, for uploads and downloads to call",
     ("firmware", "Connection", "send"): "what MQTT does in another way",
-    ("firmware", "Connection", "line"): "likewise",
     ("firmware", "Connection", "scratch"): "a buffer that smartsend and smartreceive share",
     ("firmware", "Msg", "connection"): "for smartreceive; on the host it is private",
     ("firmware", "Msg", "sub"): "for the connection's queue",
