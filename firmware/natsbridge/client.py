@@ -169,7 +169,7 @@ class Connection:
         if isinstance(payload, str):
             payload = payload.encode()
         seen = 0 <= time.ticks_diff(time.ticks_ms(), self._seen) < _SERVE
-        if subject and subject == self._checked and seen and isinstance(payload, bytes):
+        if subject == self._checked and seen and isinstance(payload, bytes):
             if len(payload) <= _JOIN and not (reply or headers):
                 try:
                     self._stream.write(b"PUB %s %d\r\n%s\r\n" % (subject, len(payload), payload))
@@ -208,43 +208,37 @@ class Connection:
                 raise fail(
                     PAYLOAD_TOO_LARGE, "publish", size, self.url, self.max_payload, size=size
                 )
+            self._checked = ""
+            self._busy = True  # sources and callbacks must not write in between
             try:
-                self.send(stream, subject, head, payload, b"\r\n")
+                if size <= _JOIN and not streams:
+                    stream.write(head + payload + b"\r\n")
+                else:
+                    stream.write(head)
+                    if streams:
+                        payload.write_to(stream)
+                    else:
+                        stream.write(payload)
+                    stream.write(b"\r\n")
+                self._dirty = True
+                if self.max_payload >= _JOIN:
+                    self._checked = subject
                 return
             except OSError as e:
                 error = e
-            self.serve()  # what the server said before it closed is a better reason
-            if streams or not again:
-                self._fail(error, "publish")
-            self._drop(error)  # it can't have arrived whole: once again, in a new connection
-
-    def send(self, stream, subject, head, payload, end):
-        """Write a message. Raises OSError, and what its source does."""
-        self._checked = ""
-        self._busy = True  # sources and callbacks must not write in between
-        try:
-            if hasattr(payload, "write_to"):
-                stream.write(head)
-                payload.write_to(stream)
-            elif len(payload) > _JOIN:
-                stream.write(head)
-                stream.write(payload)
-            else:
-                end = head + payload + end
-            stream.write(end)
-            self._dirty = True
-            if self.max_payload >= _JOIN:
-                self._checked = subject
-        except BaseException as e:
-            if not isinstance(e, OSError):
+            except BaseException:
                 # A message was begun and can't be finished: only a new connection is clean. This
                 # one ends in order: what went before arrives, and no server has to be spared.
                 self._dirty = False
                 self._drop("source")
                 self._options["hold"] = time.ticks_ms()
-            raise
-        finally:
-            self._busy = False
+                raise
+            finally:
+                self._busy = False
+            self.serve()  # what the server said before it closed is a better reason
+            if streams or not again:
+                self._fail(error, "publish")
+            self._drop(error)  # it can't have arrived whole: once again, in a new connection
 
     def flush(self, timeout=5):
         """Wait, up to `timeout` s, until the server has taken all that was published.
@@ -258,7 +252,7 @@ class Connection:
         stream = self._ready(deadline)
         stream.deadline = deadline
         try:
-            stream.write(stream.reader.poll)
+            stream.write(b"PING\r\n")
             self._pings += 1
             while self._pings:
                 msg = self._take()
@@ -385,7 +379,7 @@ class Connection:
         if time.ticks_diff(due, now) <= 0:
             if self._pings > 1:
                 raise OSError("the server does not answer PING")
-            self._stream.post(self._stream.reader.poll)
+            self._stream.post(b"PING\r\n")
             self._pings += 1
             self._quiet = due = now
         if self._stream.rest:  # a PONG that the socket did not take

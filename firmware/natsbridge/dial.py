@@ -26,19 +26,13 @@ def connect(
     max_delay=5000,
     ping_interval=60,
     pending_size=0,
-    qos=1,
-    will=None,
-    session=False,
-    max_payload=1048576,
     on_idle=None,
     timeout=5,
 ):
     """Connect to a NATS server.
 
     servers: URL or list of URLs (nats:// or tls://), tried in order; default $NATS_URL or
-        nats://localhost:4222. Servers that they name in their INFO are tried too. Or of its MQTT
-        listener: mqtt:// or mqtts://, with what that has: user and password or token, but no jwt,
-        nkey, pending_size, queue groups, headers, requests.
+        nats://localhost:4222. Servers that they name in their INFO are tried too.
     name, id: who this peer is; the id defaults to a new UUID.
     jwt, nkey: credentials, with sign(nonce) -> the 64 bytes of the signature of these bytes.
     tls: None (for tls:// URLs and servers that require it), True, or a dict with any of ca, cert,
@@ -51,10 +45,6 @@ def connect(
         time without an answer ends the connection. 0: never.
     pending_size: bytes of messages that publish() queues while disconnected; 0: it connects again,
         or raises.
-    Of MQTT alone: qos, 0 or 1, of what is published and subscribed to; will, (subject, payloads),
-        which the server publishes as an event when the connection is lost, and three times
-        ping_interval after the last word at the latest; session, whether it keeps what other MQTT
-        clients send at QoS 1 while we are away (with an id); max_payload, the server's own.
     on_idle: called at least every 100 ms while anything is waited for; for taking notes and
         feeding a watchdog: it must not use the connection.
     timeout: s for connecting, and for connecting again in calls without a timeout of their own.
@@ -76,16 +66,6 @@ def connect(
     check("max_delay", max_delay, 0, float)
     check("ping_interval", ping_interval, 0, float)
     check("pending_size", pending_size)
-    mqtt = [str(s)[:4] == "mqtt" and "://" in s for s in servers]
-    if True in mqtt and False in mqtt:
-        raise fail(INVALID_ARGUMENT, "mqtt-servers")
-    mqtt = mqtt[0]
-    if mqtt and (jwt or nkey or pending_size):
-        raise fail(INVALID_ARGUMENT, "mqtt", "jwt, nkey and pending_size")
-    if not mqtt and will is not None:
-        raise fail(INVALID_ARGUMENT, "will")
-    if session and not id:
-        raise fail(INVALID_ARGUMENT, "session")
     if tls == {}:
         tls = True  # TLS, with no options: never plain TCP
     who = {"name": name, "user": user, "pass": password, "auth_token": token}
@@ -102,10 +82,7 @@ def connect(
         from .log import uuid4
 
         id = uuid4()
-    if mqtt:
-        from .mqtt import Connection
-    else:
-        from .client import Connection
+    from .client import Connection
 
     nc = Connection(name, id)
     nc._options = {
@@ -122,17 +99,12 @@ def connect(
         "hold": None,  # ticks_ms until which no server is asked
         "queue": [],  # what was published while disconnected
         "why": "",  # what the servers said in the last round
-        "mqtt": mqtt,
     }
     nc.tls = tls
     nc._limit = int(min(ping_interval * 1000, _EVER)) or _EVER
     if on_idle:
         nc.idle = _guarded(nc, on_idle)
     try:
-        if mqtt:
-            from .mqttgreet import connect as keep
-
-            keep(nc, qos, session, max_payload, will)
         nc._ready(until(timeout))
     except BaseException:
         nc.close()
@@ -156,20 +128,17 @@ def _guarded(nc, on_idle):
 
 
 def parse_server(url, who, secure):
-    """(host, port, who, secure, host) of ``[scheme://][user:password@|token@]host[:port]``;
+    """(host, port, who, secure, host) of ``[nats://|tls://][user:password@|token@]host[:port]``;
     `who` is what CONNECT says of us, as far as the URL does not."""
     if not isinstance(url, str):
         raise fail(INVALID_ARGUMENT, "servers")
     scheme, mark, rest = url.partition("://")
     if not mark:
         rest = url
-    elif scheme == "tls" or scheme[:4] == "mqtt" and scheme[4:] == "s":
+    elif scheme == "tls":
         secure = True
-    elif scheme != "nats" and scheme != "mqtt":
+    elif scheme != "nats":
         raise fail(INVALID_ARGUMENT, "scheme", scheme)
-    port = "4222"
-    if mark and scheme[:4] == "mqtt":
-        port = str(8883 if scheme != "mqtt" else 1883)
     login, mark, host = rest.rpartition("@")
     who = {key: who[key] for key in who if who[key]}
     if ":" in login:
@@ -179,6 +148,8 @@ def parse_server(url, who, secure):
     host = host.rstrip("/")
     if ":" in host and not host.endswith("]"):
         host, _, port = host.rpartition(":")
+    else:
+        port = "4222"
     host = host.strip("[]")
     if not host or not port.isdigit():
         raise fail(INVALID_ARGUMENT, "server", url.rpartition("@")[2])

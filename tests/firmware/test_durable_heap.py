@@ -22,7 +22,7 @@ async def make_stream(url: str) -> None:
     await nc.close()
 
 
-@pytest.mark.parametrize(("heap", "spool"), [("76K", 0), ("80K", 3_000_000)])
+@pytest.mark.parametrize(("heap", "spool"), [("68K", 0), ("80K", 3_000_000)])
 def test_every_kind_passes(heap: str, spool: int, file_url: str, tmp_path: Path) -> None:
     with NatsServer(tmp_path, "-js", "-sd", str(tmp_path / "streams")) as server:
         asyncio.run(make_stream(server.url))
