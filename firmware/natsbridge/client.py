@@ -169,7 +169,7 @@ class Connection:
         if isinstance(payload, str):
             payload = payload.encode()
         seen = 0 <= time.ticks_diff(time.ticks_ms(), self._seen) < _SERVE
-        if subject == self._checked and seen and isinstance(payload, bytes):
+        if subject and subject == self._checked and seen and isinstance(payload, bytes):
             if len(payload) <= _JOIN and not (reply or headers):
                 try:
                     self._stream.write(b"PUB %s %d\r\n%s\r\n" % (subject, len(payload), payload))

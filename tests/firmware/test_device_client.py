@@ -339,3 +339,19 @@ left = time.ticks_diff(until(260000), time.ticks_ms())
 print(until(days), 259990000 < left < 1 << 29)
 """
     assert run(script, nats_url) == ["True True", "None True"]
+
+
+def test_a_subject_that_is_empty_is_refused_as_any_other_bad_one(nats_server: NatsServer) -> None:
+    """Before and after something was published."""
+    lines = run(
+        """
+nc = natsbridge.connect(url)
+for _ in range(2):
+    for bad in ("", " ", "a..b", "a.*", 5):
+        print(code(nc.publish, bad, b"x"))
+    nc.publish("good", b"x")
+nc.flush()
+""",
+        nats_server.url,
+    )
+    assert [line[:16] for line in lines] == ["INVALID_ARGUMENT"] * 10
