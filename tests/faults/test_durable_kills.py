@@ -69,7 +69,7 @@ async def numbers(url: str) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize("side", ["device", "host"])
+@pytest.mark.parametrize("side", ["device", "desktop"])
 def test_each_durable_message_is_stored_once_over_kills_of_the_broker(
     side: str, tmp_path: Path, rng: random.Random, figures: Figures
 ) -> None:
