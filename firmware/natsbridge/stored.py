@@ -1,6 +1,5 @@
 """A durable consumer, and its messages: what a stream keeps for this device until the device has
-acknowledged it. This stays in the heap; what it does is in inbox, which can be
-dropped."""
+acknowledged it. This stays in the heap; what it does is in inbox, which can be dropped."""
 
 from .errors import INVALID_ARGUMENT, check, fail, make_room
 from .stream import passed, until

@@ -189,15 +189,15 @@ async def smartsend(
                 )
                 phase[0] = NATS_CONNECTION_FAILED
                 text = await message.encode()
+                raw = text.encode()
                 if durable:
                     msg_id = env["msg_id"]
-                    data = text.encode()
-                    stream = await jetstream.publish(connection, subject, data, msg_id, timeout)
+                    stream = await jetstream.publish(connection, subject, raw, msg_id, timeout)
                     if message.has_links:
                         await jetstream.warn_of_age(connection, stream, plik.DEFAULT_TTL)
                 else:
                     reply = reply_to if is_subject(reply_to) else ""
-                    await connection.publish(subject, text.encode(), reply)
+                    await connection.publish(subject, raw, reply)
                 if nats_connection is None:
                     await connection.flush(http.STALL_S)
             except BaseException:

@@ -13,9 +13,9 @@ from pathlib import Path
 import nats
 import pytest
 
-from conftest import NatsServer, free_ports
 from device import command, compiled, main_of
 from figures import Figures
+from monitored import MonitoredBroker
 from natsbridge.reader import cut, read_envelope
 from scale import runs
 
@@ -28,23 +28,9 @@ KILLS = runs(quick=2, full=50)
 MOST_S = 60 + COUNT / 50
 
 
-class Broker:
-    """A broker with JetStream that is killed and comes back, on the same port, with its streams."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._port = free_ports(1)[0]
-        self.start()
-
-    def start(self) -> None:
-        """Start it."""
-        streams = str(self._folder / "streams")
-        self.server = NatsServer(self._folder, "-js", "-sd", streams, port=self._port)
-
-    def kill(self) -> None:
-        """Kill it."""
-        self.server.process.kill()
-        self.server.process.wait()
+def with_streams(folder: Path) -> MonitoredBroker:
+    """A broker that has its streams again when it comes back."""
+    return MonitoredBroker(folder, f'jetstream {{store_dir: "{folder / "streams"}"}}')
 
 
 async def make_stream(url: str) -> None:
@@ -73,12 +59,12 @@ async def numbers(url: str) -> list[int]:
 def test_each_durable_message_is_stored_once_over_kills_of_the_broker(
     side: str, tmp_path: Path, rng: random.Random, figures: Figures
 ) -> None:
-    broker = Broker(tmp_path)
+    broker = with_streams(tmp_path)
     line, place = [sys.executable, "-u", str(SCRIPT)], {}
     if side == "device":
         line, place = command(main_of(SCRIPT, tmp_path), heap="100K", path=compiled())
     kills = sorted(rng.sample(range(COUNT - 1), KILLS))
-    url = broker.server.url
+    url = broker.url
     asyncio.run(make_stream(url))
     sender = subprocess.Popen([*line, url, str(COUNT)], stdout=subprocess.PIPE, text=True, **place)
     assert sender.stdout is not None
@@ -116,8 +102,8 @@ def test_a_spool_loses_nothing_over_kills_of_the_device(
 ) -> None:
     """What send() took is in the stream in the end; what is there twice has one msg_id, of which
     the stream keeps the first."""
-    broker = Broker(tmp_path)
-    url = broker.server.url
+    broker = with_streams(tmp_path)
+    url = broker.url
     asyncio.run(make_stream(url))
     main = main_of(SPOOL_SCRIPT, tmp_path)
     spool = tmp_path / "spool"

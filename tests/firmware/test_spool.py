@@ -12,33 +12,19 @@ from typing import Any
 import nats
 import pytest
 
-from conftest import NatsServer, free_ports
 from device import compiled, main_of, micropython
+from monitored import MonitoredBroker
 from natsbridge import sync
 
 SCRIPT = Path(__file__).with_name("spool_device.py")
 
 
-class Broker:
+class Broker(MonitoredBroker):
     """A broker with a stream for spool.>, that can go and come back."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.port = free_ports(1)[0]
-        self.url = f"nats://127.0.0.1:{self.port}"
-        self._server: NatsServer | None = None
-        self.start()
+        super().__init__(folder, f'jetstream {{store_dir: "{folder / "streams"}"}}')
         asyncio.run(self._make())
-
-    def start(self) -> None:
-        streams = str(self._folder / "streams")
-        self._server = NatsServer(self._folder, "-js", "-sd", streams, port=self.port)
-
-    def stop(self) -> None:
-        if self._server:
-            self._server.process.kill()
-            self._server.process.wait()
-            self._server = None
 
     async def _make(self) -> None:
         nc = await nats.connect(self.url)
@@ -61,7 +47,7 @@ class Broker:
 def broker(tmp_path: Path) -> Iterator[Broker]:
     it = Broker(tmp_path)
     yield it
-    it.stop()
+    it.kill()
 
 
 @pytest.fixture
@@ -152,7 +138,7 @@ def test_while_the_broker_is_away_messages_wait_and_keep_their_order(
             lines.append(line.strip())
             if line.startswith("now"):
                 if line == "now 3\n":
-                    broker.stop()
+                    broker.kill()
                 elif line == "now 6\n":
                     broker.start()
                 device.stdin.write("\n")
@@ -169,7 +155,7 @@ def test_while_the_broker_is_away_messages_wait_and_keep_their_order(
 
 def test_a_spool_that_a_power_cut_left_is_read(broker: Broker, spool: Path) -> None:
     """Where a rename is not one step, a file can be cut off at any byte, or be damaged."""
-    broker.stop()
+    broker.kill()
     start("refuse", broker.url, spool).communicate(timeout=60)
     good = (spool / "0").read_bytes()
     shutil.rmtree(spool)
