@@ -89,7 +89,7 @@ class Dialer:
         delay = options["delay"]
         if not moving and not first:
             # Who was connected for a moment only comes back later each time.
-            short = 0 <= time.ticks_diff(now, options["since"]) < delay
+            short = 0 <= time.ticks_diff(now, options["since"]) < options["base_delay"]
             delay = min(delay * 2, options["max_delay"]) if short else options["base_delay"]
             options["delay"] = delay
             # The first attempt too is not made by all devices at once.

@@ -169,7 +169,7 @@ class Backoff:
     def __call__(self, servers: list[Server], info: object) -> tuple[Server, float]:
         if self._stands_since is not None:
             # Who was connected for a moment only comes back later each time.
-            short = time.monotonic() - self._stands_since < self._first / 1000
+            short = time.monotonic() - self._stands_since < self._base / 1000
             self._first = min(self._first * 2, self._max) if short else self._base
             self._attempts = 0
             self._stands_since = None

@@ -17,9 +17,6 @@ from monitored import PATIENCE_S, MonitoredBroker
 from scale import runs
 from sides import Side
 
-#: In 96 KB what connects again does not always fit beside the test's script, and each such attempt
-#: counts as one that failed: the device is back after up to 5 s then.
-HEAP = "192K"
 #: Seconds until a side is ready again, for 99 of 100 restarts.
 READY_S = 2
 #: What each has after its third subscription was ended.
@@ -83,9 +80,7 @@ def test_a_storm_of_restarts(tmp_path: Path, rng: random.Random, figures: Figure
     with contextlib.ExitStack() as stack:
         broker = stack.enter_context(MonitoredBroker(tmp_path))
         peers = [
-            stack.enter_context(
-                Side(me, "restarts_device.py", tmp_path, broker.url, me, other, heap=HEAP)
-            )
+            stack.enter_context(Side(me, "restarts_device.py", tmp_path, broker.url, me, other))
             for me, other in (("device", "desktop"), ("desktop", "device"))
         ]
         for peer in peers:
