@@ -17,26 +17,29 @@ PEERS := build/peers/.ready
 NPM := build/npm/.ready
 DEVICE := $(patsubst %.py,build/%.mpy,$(wildcard tools/*_device.py))
 
-.PHONY: help demo test test-long test-peers test-fleet test-rough faults lint firmware footprint tls bench
-.PHONY: clean chromium
+.PHONY: help demo test test-long test-boards test-peers test-fleet test-rough faults lint firmware
+.PHONY: footprint tls bench clean chromium
 .PHONY: modules flash repl logs unflash
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'NATSBridge: payloads of any size between microcontrollers and desktops.'
 	@echo
-	@sed -n 's/^\([a-z-]*\):.*## /    make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## /    make \1\t/p' $(MAKEFILE_LIST) | expand -t 21
 	@echo
 	@echo 'The first of them sets up .venv. MICROPYTHON=path takes another device.'
 
 demo: $(MPY) $(DEVICE)  ## a device and a desktop exchange payloads, or FILE=path
 	@exec $(BIN)/python tools/demo.py $${FILE:+"$$FILE"}
 
-test: $(MPY) $(DEVICE) $(PEERS)  ## all tests, under ten minutes
+test: $(MPY) $(DEVICE) $(PEERS)  ## all that is done in ten minutes
 	@$(BIN)/python -m pytest -q
 
 test-long: $(MPY)  ## the tests that take minutes: long runs, large files
 	@$(BIN)/python -m pytest -q -m long
+
+test-boards: $(MPY)  ## a simulated board is flashed, whatever happens meanwhile
+	@$(BIN)/python -m pytest -q -m boards
 
 test-peers: chromium $(READY) $(NPM)  ## peers in JavaScript: Node.js, and a page in Chromium
 	@echo "Node.js $$($(BIN)/node --version), $$($(CHROMIUM) --version 2>/dev/null)"
@@ -85,14 +88,14 @@ lint: firmware $(DEVICE)  ## formatting, lint, types, spelling
 modules: $(MPY)
 	@rm -f $(filter-out $(MPY),$(wildcard build/firmware/natsbridge/*.mpy))
 
-firmware: modules  ## the device's package as .mpy in build/firmware/, for mip too
+firmware: modules  ## the device's package as .mpy, in build/firmware/, for mip
 	@echo "$(words $(MPY)) modules, $$(cat $(MPY) | wc -c | tr -d ' ') bytes, in build/firmware/natsbridge/"
 	@$(BIN)/python tools/release.py
 
 # What natsbridge flash is told: the variables of the command line, where they are given.
 TOLD = $${CONFIG:+--config "$$CONFIG"} $${PROGRAM:+--program "$$PROGRAM"} $${IMAGE:+--image "$$IMAGE"}
 
-flash: modules  ## a program onto a board: BOARD= PORT= CONFIG= PROGRAM= IMAGE=
+flash: modules  ## flash a board: BOARD= PORT= CONFIG= PROGRAM= IMAGE=
 	@test -n "$$BOARD" || { echo "Which board? make flash BOARD=NAME, of these:" >&2; \
 	    for path in boards/*/board.json; do basename $${path%/board.json}; done >&2; exit 1; }
 	@if test "$$BOARD$$PORT" = unix; then exec $(BIN)/python tools/flash_unix.py $(TOLD); \
@@ -108,7 +111,7 @@ logs: $(READY)  ## follow what the board prints; PORT=
 unflash: $(READY)  ## remove from the board what flash put there; PORT=
 	@exec $(BIN)/natsbridge unflash $${PORT:+--device "$$PORT"}
 
-footprint: firmware $(DEVICE)  ## the heap that the device's package needs, beside its budgets
+footprint: firmware $(DEVICE)  ## the heap that the device's package needs, and budgets
 	@exec $(BIN)/python tools/footprint.py
 
 tls: firmware $(DEVICE)  ## what TLS costs the device, for NATS and for https

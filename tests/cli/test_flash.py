@@ -35,6 +35,8 @@ from natsbridge.flashing.link import fault
 from natsbridge.flashing.plan import Board as Description
 from simulator import Board
 
+pytestmark = pytest.mark.boards
+
 #: Of a slot: the modules, board.py, program.py and config.json.
 FILES = len(list((ROOT / "firmware" / "natsbridge").glob("*.py"))) + 3
 
@@ -326,7 +328,6 @@ def test_a_file_that_arrived_damaged_is_not_run(tmp_path: Path) -> None:
     assert (tmp_path / "slot").read_bytes() == b"b"
 
 
-@pytest.mark.long
 def test_power_that_fails_at_50_random_points(
     flash: Flash, checkouts: tuple[Checkout, Checkout], old_disk: Path, tmp_path: Path
 ) -> None:
@@ -357,19 +358,8 @@ def test_power_that_fails_at_50_random_points(
     assert left[-1] == "new"
 
 
-@pytest.mark.parametrize(
-    "steps",
-    [
-        pytest.param((3, 2), id="around the switch"),
-        pytest.param((7, 6, 5, 4, 1, 0), id="the others", marks=pytest.mark.long),
-    ],
-)
 def test_power_that_fails_at_each_of_the_last_steps(
-    steps: tuple[int, ...],
-    flash: Flash,
-    checkouts: tuple[Checkout, Checkout],
-    older_disk: Path,
-    tmp_path: Path,
+    flash: Flash, checkouts: tuple[Checkout, Checkout], older_disk: Path, tmp_path: Path
 ) -> None:
     """From the old program to the new one, when all of it has arrived."""
     shutil.copytree(older_disk, tmp_path / "whole")
@@ -379,9 +369,9 @@ def test_power_that_fails_at_each_of_the_last_steps(
     # At last: complete, slot.new (opened, written, closed), slot, main.py, the old config.json.
     left = [
         cut(flash, checkouts, older_disk, tmp_path / str(n), operations=operations - n)
-        for n in steps
+        for n in range(8)
     ]
-    assert left == ["old" if n > 2 else "new" for n in steps]
+    assert left == ["new"] * 3 + ["old"] * 5
 
 
 # ---------------------------------------------------------------- no hello
@@ -520,25 +510,14 @@ def test_what_is_configured_is_known_wherever_it_stands(
     assert not (disk / "config.json").exists()
 
 
-@pytest.mark.parametrize(
-    "steps",
-    [
-        pytest.param((3, 20), id="two of them"),
-        pytest.param((0, 1, 2, 4, 5, 6, 9, 12, 15, 18, 24), id="more", marks=pytest.mark.long),
-    ],
-)
 def test_unflash_that_is_interrupted_keeps_the_configuration(
-    steps: tuple[int, ...],
-    bare: Runner,
-    checkouts: tuple[Checkout, Checkout],
-    old_disk: Path,
-    tmp_path: Path,
+    bare: Runner, checkouts: tuple[Checkout, Checkout], old_disk: Path, tmp_path: Path
 ) -> None:
     """config.json.new is opened, written, closed and renamed; main.py, slot, slots/ are removed.
 
     What the other slot has is another configuration.
     """
-    for n in steps:
+    for n in (*range(7), 9, 12, 15, 18, 20, 24):
         disk = tmp_path / str(n)
         shutil.copytree(old_disk, disk)
         shutil.move(disk / "slots" / "a", disk / "slots" / "b")
@@ -573,7 +552,6 @@ def test_a_watchdog_of_somebody_else_s_main_is_not_paused(
     assert not tree(disk).keys() & {"pause", "config.json"}
 
 
-@pytest.mark.long
 def test_a_watchdog_does_not_end_a_long_copy(
     flash: Flash, checkouts: tuple[Checkout, Checkout], tmp_path: Path, disk: Path
 ) -> None:
@@ -806,7 +784,6 @@ def test_the_drive_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 # ---------------------------------------------------------------- the simulated board
 
 
-@pytest.mark.long
 def test_mpremote_installs_our_package_for_mip(tmp_path: Path, disk: Path) -> None:
     """The real one, on the simulated board: as on any other."""
     release = tmp_path / "release"

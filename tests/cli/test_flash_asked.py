@@ -18,6 +18,8 @@ from natsbridge.cli.settings import Settings
 from natsbridge.errors import NATS_CONNECTION_FAILED, NATSBridgeError
 from simulator import Board
 
+pytestmark = pytest.mark.boards
+
 NOBODY = Settings((), None, "", "", "", "", "")
 
 

@@ -17,6 +17,8 @@ from natsbridge.flashing import console, link
 from natsbridge.flashing.link import Link, MpremoteError, fault
 from simulator import Board
 
+pytestmark = pytest.mark.boards
+
 # ---------------------------------------------------------------- what a board prints
 
 
@@ -207,14 +209,14 @@ def test_a_board_that_does_not_answer_is_tried_once_more(
     assert seen == [*tried, *(["exec"] if errors == 1 else [])]
 
 
-@pytest.mark.long
 def test_a_program_that_ignores_ctrl_c_is_replaced_when_reset_is_pressed(
     flash: Flash, bare: Runner, checkouts: tuple[Checkout, Checkout], disk: Path
 ) -> None:
     # What a board imports before its loop takes it that long: there Ctrl-C still ends it.
     (disk / "main.py").write_text(
-        "import time\ntime.sleep(0.2)\nwhile True:\n    try:\n        while True:\n            print('deaf')\n"
-        "            time.sleep(0.1)\n    except BaseException:\n        pass\n"
+        "import time\ntime.sleep(0.2)\nwhile True:\n    try:\n        while True:\n"
+        "            print('deaf')\n            time.sleep(0.1)\n"
+        "    except BaseException:\n        pass\n"
     )
     with Board(disk) as board:
         board.prints("deaf")
