@@ -14,7 +14,7 @@ from certificates import Certificates
 class TlsProxy:
     """Listens on loopback for what is meant for `url`; its own, with TLS, is `url` too.
 
-    It has the server certificate of `certificates`.
+    It has the server certificate of `certificates`. `connections` is how many came.
     """
 
     def __init__(self, url: str, certificates: Certificates) -> None:
@@ -25,6 +25,7 @@ class TlsProxy:
         self._thread = threading.Thread(target=self._listen, daemon=True)
         self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         self._context.load_cert_chain(certificates.server, certificates.server_key)
+        self.connections = 0
         self.url = f"https://localhost:{self._listener.getsockname()[1]}"
 
     def __enter__(self) -> TlsProxy:
@@ -41,6 +42,7 @@ class TlsProxy:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
+                self.connections += 1
                 threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:

@@ -32,9 +32,11 @@ def again(job, e):
     """
     result = None
     while result is None:
+        # Another attempt gets the same certificate.
+        final = job.stream and not job.stream.out
         job.close()
         trace(job.correlation_id, "%s: %s" % (job.dataname, e))
-        if not isinstance(e, Fault) or job.attempts >= job.max_retries:
+        if final or not isinstance(e, Fault) or job.attempts >= job.max_retries:
             break
         ms = int(min(job.max_delay, job.base_delay * (1 << min(job.attempts - 1, 16))))
         ms = ms * (85 + os.urandom(1)[0]) // 340  # a quarter at least: many must not be in step

@@ -52,7 +52,8 @@ class Stream:
         self.idle = idle
         self.socket = None  # what is read and written
         self.raw = None  # what is polled: the TCP socket below TLS
-        self.out = select.POLLOUT  # what a write waits for: in a TLS handshake it is the peer
+        # What a write waits for: in a TLS handshake the peer; 0 once its certificate was refused.
+        self.out = select.POLLOUT
         self.poll = select.poll()
         self.rest = []  # what `post` could not write yet
         self.last = 0  # ticks_ms of the last call of idle

@@ -9,8 +9,11 @@ import gc
 import select
 from binascii import a2b_base64
 
+from micropython import const
+
 from .errors import INVALID_ARGUMENT, fail
 
+_BAD_CERTIFICATE = const(-0x7A00)  # mbedtls': it is for something else, such as mail
 _KEYS = ("ca", "cert", "key", "verify", "hostname", "handshake_first")
 
 
@@ -117,11 +120,14 @@ class Handshake:
         try:
             got = do(*arguments)
         except ValueError as e:
+            self.stream.out = 0
             raise OSError(
                 "the server's certificate was refused: %s Check ca, hostname and the clock"
                 % str(e).strip().replace("\n", ". ")
             )
         except OSError as e:
+            if e.errno == _BAD_CERTIFICATE:
+                self.stream.out = 0
             raise OSError("TLS failed: %s" % e)
         if got == 0:
             raise OSError("the server hung up in the TLS handshake")

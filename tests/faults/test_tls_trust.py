@@ -148,9 +148,7 @@ class Desktop:
     def receive(self, url: str, message: str, ca: Path, broker: str) -> Outcome:
         me = Connection(None, "me", "", tls={"ca": str(ca)})
         msg = Msg("s", "", message.encode())
-        return ended(
-            natsbridge.smartreceive(msg, fileserver_url=url, max_retries=1, nats_connection=me)
-        )
+        return ended(natsbridge.smartreceive(msg, fileserver_url=url, nats_connection=me))
 
     def close(self) -> None:
         pass
@@ -234,6 +232,7 @@ def test_a_file_server_is_refused_whose_certificate_is(
         assert "certificate" in got.text.lower(), got.text
         assert SECRET not in got.text
         assert behind.heard == []
+        assert proxy.connections == 1  # another attempt gets the same certificate
 
 
 # -- a broker that is said to have no TLS

@@ -57,7 +57,7 @@ while True:
             nc.tls = tls
             sub = nc.subscribe("trust.device")
             nc.publish("trust.device", message)
-            env = natsbridge.smartreceive(sub.next(5), fileserver_url=url, max_retries=1)
+            env = natsbridge.smartreceive(sub.next(5), fileserver_url=url)
             text = len(env["payloads"][0][1])
             sub.unsubscribe()
     except natsbridge.NATSBridgeError as e:
