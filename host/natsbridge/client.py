@@ -37,9 +37,6 @@ __all__ = ["Connection", "Inbox", "Msg", "StoredMsg", "Subscription"]
 
 #: Seconds that a server which reads nothing can hold up `close`, twice.
 CLOSE_S = 2.0
-#: Seconds after which nats-py itself gives up on a PONG: longer than anybody waits. Cancelled
-#: earlier, its late PONG would end nats-py's reading task.
-_FLUSH_S = 86400
 #: Bytes of messages in nats-py from which on `publish` waits for the socket; nats-py's own figure.
 _BUFFER = 2 << 20
 
@@ -455,21 +452,33 @@ class Connection:
         With `tells`, an error is all that is said about what was published before.
         """
         deadline = deadline_of(timeout)
-        await self._stand(what, timeout)  # until then nats-py's own flush would return at once
+        await self._stand(what, timeout)
         reconnects = self._client.stats["reconnects"]
-        task = self._start(self._client.flush(timeout=_FLUSH_S))
-        while not task.done():
-            if not await self._changes.wait(deadline, task):
-                raise self._failed(what, f"no answer within {timeout} s")
-            self._check_open()
-            lost = not self._client.is_connected and not task.done()  # else it has answered before
-            if lost or self._client.stats["reconnects"] != reconnects:
-                if tells:
-                    self._published_in = None
-                raise self._failed(what, _LOST)
+        task = self._start(self._answer())
+        try:
+            while not task.done():
+                if not await self._changes.wait(deadline, task):
+                    raise self._failed(what, f"no answer within {timeout} s")
+                self._check_open()
+                lost = not self._client.is_connected and not task.done()  # else it answered before
+                if lost or self._client.stats["reconnects"] != reconnects:
+                    if tells:
+                        self._published_in = None
+                    raise self._failed(what, _LOST)
+        finally:
+            task.cancel()
         fault = asyncio.CancelledError() if task.cancelled() else task.exception()
         if fault is not None:
             raise self._failed(what, fault) from fault
+
+    async def _answer(self) -> None:
+        """Send a PING, and wait for its PONG.
+
+        nats-py's own `flush` returns without one where the connection was lost just now.
+        """
+        pong: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        await self._client._send_ping(pong)
+        await asyncio.shield(pong)  # nats-py stumbles over one that was cancelled
 
     async def drain(self, timeout: float | None = 5) -> None:
         """End all subscriptions, but let what came for them be taken, and flush.

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -353,6 +353,30 @@ class TestLosing:
         finally:
             await nc.close()
             server.stop()
+
+    async def test_a_flush_is_told_of_a_connection_that_is_lost_just_then(
+        self, nats_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """After flush has looked, before its PING: nats-py's own returns without a PONG then."""
+        async with await natsbridge.connect(nats_url) as nc:
+            await nc.publish("t.just", b"1")
+            start = nc._start
+
+            async def lose(work: Coroutine[Any, Any, None]) -> None:
+                reader = nc.client._reading_task
+                assert reader is not None
+                reader.cancel()
+                await asyncio.wait({reader})
+                await nc.client._process_op_err(OSError("cut"))
+                await work
+
+            def start_late(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+                return start(lose(work))
+
+            with monkeypatch.context() as patch:
+                patch.setattr(nc, "_start", start_late)
+                assert "may not have arrived" in (await failure(nc.flush())).message
+            await nc.flush()
 
     async def test_a_flush_tells_what_may_be_lost_with_the_connection(self, tmp_path: Path) -> None:
         server = NatsServer(tmp_path)
