@@ -8,7 +8,7 @@ What nats-py 2.16 does otherwise, and how it is met here:
   gets the credentials in the clear. `Broker` refuses, and takes TLS where that is optional.
 * It believes which other servers there are before TLS, and connects to them without. `Broker` does
   neither.
-* It waits the same time before each attempt to reconnect. `Backoff` waits longer and longer.
+* It waits the same time before each attempt to reconnect. `backoff` waits longer and longer.
 * It closes for good on whatever the server complains of. `Broker` leaves that to the server, and
   reconnects when it does.
 * Who waits in `publish` for a full socket cannot be cancelled, and waits for ever where the
@@ -32,21 +32,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import random
 import socket
 import ssl
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from functools import lru_cache
 from typing import Any
 from urllib.parse import ParseResult, urlsplit
 
 import nats.errors
-from nats.aio.client import PING_PROTO, Client, Server, Srv
+from nats.aio.client import PING_PROTO, Client, Srv
 from nats.aio.msg import Msg as NatsMsg
 from nats.aio.transport import TcpTransport
 from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
 
+from natsbridge.backoff import Backoff
 from natsbridge.errors import INVALID_ARGUMENT, NATS_CONNECTION_FAILED, NATSBridgeError
 from natsbridge.headers import parse_headers
 from natsbridge.tls import Tls
@@ -55,8 +54,6 @@ __all__ = ["Arrival", "Broker", "Receiver", "check_server", "open_broker", "serv
 
 #: Seconds that an attempt to reconnect may take where connecting may take for ever.
 ATTEMPT_S = 5.0
-#: Seconds between two rounds of attempts at least, however short `base_delay` is.
-ROUND_S = 0.01
 #: Seconds between two looks at whether the connection that is written to still stands.
 LOOK_S = 0.1
 #: Seconds that cleaning up after a failed attempt may take.
@@ -141,47 +138,6 @@ class Reading(Parser):
             self.state == AWAITING_CONTROL_LINE and len(self.buf) > MAX_LINE
         ):
             raise nats.errors.ProtocolError
-
-
-class Backoff:
-    """Which server to try next, and in how many seconds: nats-py's `reconnect_to_server_handler`.
-
-    The first round through all servers is within `base_delay`, or at once when moving. `base_delay`
-    and `max_delay` are ms.
-
-    Attributes:
-        moving: whether the connection is left for another server, which is asked at once.
-    """
-
-    def __init__(self, base_delay: float, max_delay: float) -> None:
-        self._base = base_delay
-        self._max = max_delay
-        self._first = base_delay
-        self._attempts = 0
-        self._stands_since: float | None = None
-        self.moving = False
-
-    def connected(self) -> None:
-        """Note that the connection stands."""
-        self._stands_since = time.monotonic()
-        self.moving = False
-
-    def __call__(self, servers: list[Server], info: object) -> tuple[Server, float]:
-        if self._stands_since is not None:
-            # Who was connected for a moment only comes back later each time.
-            short = time.monotonic() - self._stands_since < self._base / 1000
-            self._first = min(self._first * 2, self._max) if short else self._base
-            self._attempts = 0
-            self._stands_since = None
-        turn, place = divmod(self._attempts, len(servers))
-        self._attempts += 1
-        if place or (self.moving and not turn):
-            return servers[place], 0
-        if not turn:  # many clients do not come all at once
-            return servers[place], self._first * random.random() / 1000
-        delay = min(self._first * 2 ** min(turn, 32), self._max) / 1000
-        # Whoever is alone is back soon, and many are never in step.
-        return servers[place], max(delay * random.uniform(0.25, 1), ROUND_S)
 
 
 @contextlib.contextmanager

@@ -16,7 +16,8 @@ import nats.errors
 from nats.aio.client import Client
 
 from natsbridge.arguments import check_timeout
-from natsbridge.broker import Backoff, Broker, open_broker, server_url
+from natsbridge.backoff import Backoff
+from natsbridge.broker import Broker, open_broker, server_url
 from natsbridge.changes import Changes, deadline_of
 from natsbridge.errors import (
     INVALID_ARGUMENT,

@@ -31,7 +31,8 @@ from conftest import NatsServer, free_ports
 from fault_proxy import FaultProxy, Link
 from figures import Figures
 from harness import PACKAGE, load_firmware
-from natsbridge import broker, http
+from natsbridge import backoff, http
+from natsbridge.backoff import Backoff
 from scale import runs
 from sides import SIDES
 
@@ -111,12 +112,12 @@ def device_connects(
     return attempts
 
 
-def host_connects(backoff: broker.Backoff, outage: float) -> list[float]:
+def host_connects(waits: Backoff, outage: float) -> list[float]:
     """Reconnecting, by the desktop."""
     servers = [Server(urlparse("nats://broker:4222"))]
-    attempts = [backoff(servers, {})[1]]
+    attempts = [waits(servers, {})[1]]
     while attempts[-1] < outage:
-        attempts.append(attempts[-1] + backoff(servers, {})[1])
+        attempts.append(attempts[-1] + waits(servers, {})[1])
     return attempts
 
 
@@ -133,7 +134,7 @@ def device_fetches(recover: Any, clock: Clock, outage: float) -> list[float]:
 
     base, most = DELAYS
     job = SimpleNamespace(
-        **{"attempt": attempt, "attempts": 1, "max_retries": 5, "base_delay": base},
+        **{"stream": None, "attempt": attempt, "attempts": 1, "max_retries": 5, "base_delay": base},
         **{"max_delay": most, "status": 503, "headers": [None] * 8, "done": 0, "id": ""},
         **{
             "dataname": "x",
@@ -180,10 +181,10 @@ def clients(side: str, what: str, rng: random.Random) -> Iterator[Attempts]:
                 yield lambda outage: device_fetches(part, clock, outage)
         return
     with pytest.MonkeyPatch.context() as patch:
-        for module in (broker, http):
+        for module in (backoff, http):
             patch.setattr(module, "random", rng)
         if what == "connects":
-            yield lambda outage: host_connects(broker.Backoff(*DELAYS), outage)
+            yield lambda outage: host_connects(Backoff(*DELAYS), outage)
         else:
             yield host_fetches
 
@@ -248,13 +249,13 @@ def test_however_often_a_broker_restarts_it_is_back_within_2_seconds(
     else:
         now = [0.0]
         monkeypatch.setattr(time, "monotonic", lambda: now[0])
-        monkeypatch.setattr(broker, "random", rng)
-        backoff = broker.Backoff(*DELAYS)
+        monkeypatch.setattr(backoff, "random", rng)
+        waits = Backoff(*DELAYS)
         late = []
         for stood, outage in restarts:
-            backoff.connected()
+            waits.connected()
             now[0] += stood
-            late.append(host_connects(backoff, outage)[-1] - outage)
+            late.append(host_connects(waits, outage)[-1] - outage)
             now[0] += outage + late[-1]
     assert sorted(late)[2970] < 2
 
