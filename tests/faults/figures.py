@@ -23,7 +23,10 @@ GOALS = {
     9: ("Soak", "drift of at most 1 KB of heap on the device, none on the desktop"),
     10: ("Injection", "no extra frame on the wire"),
     11: ("SSRF", "no connection off the allow-list"),
-    12: ("Hostile names, lying sizes", "nothing outside or overwritten, heap rise at most 4 KB"),
+    12: (
+        "Hostile names, lying sizes",
+        "nothing outside or overwritten, heap on the device up by 4 KB at most",
+    ),
     13: ("Arrow bombs", "refused within the cap"),
     14: ("TLS and secrets", "no credentials without TLS, no secret in any text"),
     15: ("Durable sends", "none lost, none twice, over kills of the broker and of the device"),
@@ -62,7 +65,7 @@ def table(folder: Path) -> str:
     lines = ["| | goal | measured |", "| --- | --- | --- |"]
     for number, (what, goal) in GOALS.items():
         figures = found.get(number, [])
-        measured = "; ".join(("" if f.met else "MISSED: ") + f.measured for f in figures)
+        measured = "<br>".join(("" if f.met else "MISSED: ") + f.measured for f in figures)
         lines.append(f"| {number}. {what} | {goal} | {measured or 'not measured'} |")
     return "\n".join(lines)
 

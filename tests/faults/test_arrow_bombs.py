@@ -176,7 +176,7 @@ def test_bounds_of_memory_and_time(receive: Receiver, figures: Figures) -> None:
     assert rise < RISE
     figures.note(
         13,
-        "host",
+        "desktop",
         f"{len(BOMBS)} bombs and {len(FORGED)} forgeries refused, each within {seconds:.2f} s,"
         f" RSS up by {rise / 1e6:.1f} MB at most",
     )

@@ -216,7 +216,7 @@ def test_nothing_is_lost_and_nothing_grows(
     )
     figures.note(
         9,
-        "host",
+        "desktop",
         f"desktop: RSS {growth / 1e6:+.1f} MB, descriptors {more[0]:+}, threads {more[1]:+}",
         met=growth <= GROWTH and more == [0, 0],
     )

@@ -119,7 +119,7 @@ def _note(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 @pytest.fixture(scope="module")
-def host(world: World) -> Iterator[Receiver]:
+def desktop(world: World) -> Iterator[Receiver]:
     """The desktop, of which every name that is looked up and every connection is noted; every name
     resolves to 127.0.0.1, at the canary's port."""
     resolve = socket.getaddrinfo
@@ -159,7 +159,7 @@ def host(world: World) -> Iterator[Receiver]:
         yield do
 
 
-@pytest.fixture(scope="module", params=["host", "device"])
+@pytest.fixture(scope="module", params=["device", "desktop"])
 def receiver(request: pytest.FixtureRequest) -> Receiver:
     """Each of the two sides."""
     result: Receiver = request.getfixturevalue(request.param)
@@ -410,7 +410,7 @@ PIECES = (
 
 
 def test_two_parsers_agree_on_random_urls_and_the_wire_agrees_with_both(
-    world: World, host: Receiver, device: Receiver, rng: random.Random, figures: Figures
+    world: World, device: Receiver, desktop: Receiver, rng: random.Random, figures: Figures
 ) -> None:
     base = urls.parse_base(world.url, "x")
     wanted = runs(60, 2000)
@@ -429,7 +429,7 @@ def test_two_parsers_agree_on_random_urls_and_the_wire_agrees_with_both(
         if verdicts != [True, True] or not urls.allows(base, urls.parse_url(url)):
             continue
         allowed += 1
-        for receiver in (host, device):
+        for receiver in (device, desktop):
             on_the_wire(world, receiver, url)
     assert tried > allowed
     figures.note(
@@ -440,7 +440,7 @@ def test_two_parsers_agree_on_random_urls_and_the_wire_agrees_with_both(
     )
 
 
-@pytest.mark.parametrize("side", ["device", "host"])
+@pytest.mark.parametrize("side", ["device", "desktop"])
 def test_nobody_came_off_the_list(
     world: World, side: str, request: pytest.FixtureRequest, figures: Figures
 ) -> None:

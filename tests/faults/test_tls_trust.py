@@ -28,7 +28,7 @@ from scale import runs
 DEVICE = (Path(__file__).parent / "trust_device.py").read_text()
 SECRET = "s3cret-of-the-broker"
 LOGIN = f'authorization {{ user: "device", password: "{SECRET}", timeout: 5 }}\n'
-SIDES = ("host", "device")
+SIDES = ("device", "desktop")
 #: How TLS is asked for, beside a CA.
 SCHEMES = ("nats", "tls")[: runs(1, 2)]
 
@@ -487,7 +487,7 @@ def test_the_figure(
     for name in NAMES:
         got = side.connect(servers=brokers(name).url, **login(certificates))
         taken += [name] if not got.code or brokers(name).told else []
-    name = "device" if isinstance(side, Device) else "host"
+    name = "device" if isinstance(side, Device) else "desktop"
     figures.note(
         14,
         f"tls-{name}",
