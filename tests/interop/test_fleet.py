@@ -4,9 +4,7 @@ they sent is lost, and nothing is taken for another's."""
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +13,7 @@ from typing import Any
 import pytest
 
 import natsbridge
-from conftest import NatsServer, free_ports
+from monitored import MonitoredBroker
 from numbered import PATIENCE_S, Peer, Start, payload
 
 DEVICES = int(os.environ.get("NATSBRIDGE_FLEET", "200"))
@@ -69,41 +67,15 @@ class Desk:
         self.numbers.add((sender, int(n)))
 
 
-class Restarting:
-    """A broker that can be restarted."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._port = free_ports(1)[0]
-        self._start()
-
-    def _start(self) -> None:
-        self._server = NatsServer(self._folder, "-m", "-1", port=self._port)
-        self.url = self._server.url
-        path = self._folder / f"nats-server_{self._server.process.pid}.ports"
-        self._monitoring = json.loads(path.read_text())["monitoring"][0]
-
-    def connections(self) -> int:
-        """How many clients it has."""
-        with urllib.request.urlopen(f"{self._monitoring}/varz") as answer:
-            return int(json.load(answer)["connections"])
-
-    def restart(self) -> None:
-        """Take its clients' connections from them, and what is under way."""
-        self.stop()
-        self._start()
-
-    def stop(self) -> None:
-        """End it, without warning."""
-        self._server.process.kill()
-        self._server.process.wait()
-
-
 @pytest.fixture
-def broker(tmp_path: Path) -> Iterator[Restarting]:
-    server = Restarting(tmp_path)
-    yield server
-    server.stop()
+def broker(tmp_path: Path) -> Iterator[MonitoredBroker]:
+    with MonitoredBroker(tmp_path) as one:
+        yield one
+
+
+def connections(broker: MonitoredBroker) -> int:
+    """How many clients it has."""
+    return int(broker.ask("varz").get("connections", 0))
 
 
 class Fleet:
@@ -159,7 +131,7 @@ async def until(condition: Callable[[], bool]) -> bool:
 @pytest.mark.fleet
 @pytest.mark.asyncio
 async def test_nothing_of_many_devices_is_lost_or_taken_for_another_s(
-    broker: Restarting, fleet: Fleet, file_url: str
+    broker: MonitoredBroker, fleet: Fleet, file_url: str
 ) -> None:
     desk = Desk()
     nc = await natsbridge.connect(broker.url, name="desk", id="desk-id", base_delay=20)
@@ -169,9 +141,10 @@ async def test_nothing_of_many_devices_is_lost_or_taken_for_another_s(
     for n in range(1, RESTARTS + 1):
         part = DEVICES * COUNT * n // (RESTARTS + 1)
         assert await until(lambda part=part: len(desk.numbers) >= part), len(desk.numbers)
-        await asyncio.to_thread(broker.restart)
+        broker.kill()
+        await asyncio.to_thread(broker.start)
         # Every device comes back, the desktop too; each restart has its own connections.
-        assert await until(lambda: broker.connections() == DEVICES + 1), broker.connections()
+        assert await until(lambda: connections(broker) == DEVICES + 1), connections(broker)
     assert await until(fleet.done), [d.tail() for d in fleet.devices if not d.events("done")]
     await nc.close()
     await asyncio.gather(*workers)
