@@ -62,8 +62,8 @@ class NatsServer:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        ports = self._ports_file(folder, before)
-        self.url = ports.read_text().split('"nats"')[1].split('"')[1]
+        self._ports = self._ports_file(folder, before)
+        self.url = self._ports.read_text().split('"nats"')[1].split('"')[1]
         self.port = int(self.url.rpartition(":")[2])
 
     def _ports_file(self, folder: Path, before: set[Path]) -> Path:
@@ -80,6 +80,13 @@ class NatsServer:
         """End the process."""
         self.process.terminate()
         self.process.wait(10)
+
+    def kill(self) -> None:
+        """End it without warning. Its file of ports would stay, where another's may have its name
+        soon: numbers of processes come again."""
+        self.process.kill()
+        self.process.wait(10)
+        self._ports.unlink(missing_ok=True)
 
     def __enter__(self) -> NatsServer:
         return self

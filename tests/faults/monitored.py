@@ -38,11 +38,7 @@ class MonitoredBroker:
 
     def kill(self) -> None:
         """End it without warning."""
-        process = self.server.process
-        process.kill()
-        process.wait(PATIENCE_S)
-        # It leaves this behind, and the next one may have its number.
-        (self._folder / f"nats-server_{process.pid}.ports").unlink(missing_ok=True)
+        self.server.kill()
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal."""
@@ -93,5 +89,4 @@ class MonitoredBroker:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self.server.process.kill()  # it may be stopped
-        self.server.process.wait(PATIENCE_S)
+        self.server.kill()  # it may be stopped

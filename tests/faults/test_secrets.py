@@ -120,7 +120,7 @@ def test_a_device_says_none(world: World, tmp_path: Path, figures: Figures) -> N
     with Board(DEVICE, str(tmp_path / "facts"), heap="512K") as board:
         while not text.endswith("CUT\n"):
             text += board.line(30) + "\n"
-        world.broker.process.kill()
+        world.broker.kill()
         board.say()
         while not text.endswith("END\n"):
             text += board.line(30) + "\n"
@@ -268,7 +268,7 @@ async def talking(reader: Reader, world: World) -> None:
     await nc.publish("not.permitted", b"x")
     await reader.fails(nc.flush())
     await reader.fails(nc.subscribe("not.permitted"))
-    world.broker.process.kill()
+    world.broker.kill()
     await asyncio.sleep(0.2)
     await reader.fails(nc.flush(0.5))
     await reader.fails(nc.request("secrets", b"x", 0.2))

@@ -163,8 +163,7 @@ def soak(folder: Path, file_url: str, rng: random.Random) -> tuple[dict[str, Res
             rng.choice(brokers).cut(rng.choice([Ending.CLOSE, Ending.RESET]))
             if time.monotonic() > restart:
                 chaos.done["restart"] += 1
-                server.process.kill()
-                server.process.wait(10)
+                server.kill()
                 server = NatsServer(folder, port=port)
                 restart = time.monotonic() + rng.uniform(5, 20)
         chaos.over = True

@@ -54,7 +54,7 @@ print(twice, taken > 20 and len(os.listdir("/proc/self/fd")) < 9)
             for _ in range(20):
                 time.sleep(0.1)
                 assert board.process.poll() is None, board.rest()
-                server.process.kill()
+                server.kill()
                 server.stop()
                 server = NatsServer(tmp_path, port=port)
             time.sleep(0.5)
@@ -180,7 +180,7 @@ print(seen == sorted(set(seen)), seen[-1] - seen[0] + 1 - len(seen) < 6)
             assert url == second.url
             assert verdict == "True True"
             assert first.process.poll() is None, "it left before the server went"
-            first.process.kill()
+            first.kill()
 
 
 def test_a_lame_duck_without_another_server_is_used_to_its_end(tmp_path: Path) -> None:
@@ -340,7 +340,7 @@ print(watch(2500), nc.connected)
                 server.process.send_signal(signal.SIGSTOP)
                 board.say()
                 assert board.line() == "True False"
-                server.process.kill()
+                server.kill()
                 server.stop()
                 server = NatsServer(tmp_path, port=port)
                 board.say()

@@ -495,7 +495,7 @@ class TestInfo:
             assert got[-1] == 599
             await nc.close()
             await other.close()
-            first.process.kill()
+            first.kill()
 
     async def test_what_was_answered_is_not_lost_when_the_connection_goes(
         self, nats_url: str, monkeypatch: pytest.MonkeyPatch

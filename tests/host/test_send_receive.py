@@ -324,8 +324,7 @@ class TestNothingIsLeft:
         nc = await natsbridge.connect(server.url, reconnect=False)
 
         def progress(*args: object) -> None:
-            server.process.kill()
-            server.process.wait()
+            server.kill()
 
         before = await self.uploads(file_server)
         data = [("a", b"x" * 1000, "binary"), ("b", b"y" * 1000, "binary")]

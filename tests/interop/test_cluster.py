@@ -76,14 +76,14 @@ class Cluster:
         process = self._nodes[i].process
         process.send_signal(how)
         process.wait(PATIENCE_S)
+        self._nodes[i].kill()  # and its file of ports
         self._nodes[i] = self._start(i)
         self._wait_until_whole()
 
     def stop(self) -> None:
         """End all."""
         for node in self._nodes:
-            node.process.kill()
-            node.process.wait()
+            node.kill()
 
 
 @pytest.fixture
