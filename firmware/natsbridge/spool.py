@@ -111,7 +111,10 @@ class Spool:
             size = os.stat(part)[6]
             os.rename(part, "%s/%d" % (self.folder, self._next))
         except BaseException:
-            os.remove(part)
+            try:
+                os.remove(part)
+            except OSError:
+                pass  # the flash did not even take its name
             raise
         self._next += 1
         self.size += size

@@ -83,6 +83,17 @@ def main():
         print(len(spool))
         with connect() as nc:
             print(spool.flush(nc), spool.damaged, spool.size)
+    elif what == "flash":  # it takes no new file
+        spool = Spool(folder, 100000)
+
+        def refuse(path, mode):
+            raise OSError(28)
+
+        sys.modules["natsbridge.spool"].open = refuse
+        try:
+            spool.send("spool.a", [("t", "x", "text")])
+        except OSError as e:
+            print(e.errno, len(spool), spool.size)
     elif what == "arguments":
         spool = Spool(folder, 100000)
         for data, options in (

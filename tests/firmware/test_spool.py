@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -175,6 +176,11 @@ def test_a_spool_that_a_power_cut_left_is_read(broker: Broker, spool: Path) -> N
     assert {path.name for path in spool.iterdir()} == {f"{n}.bad" for n in range(last)}
     [env] = broker.received()
     assert env["payloads"] == [("t", "0" + "x" * 100, "text")]
+
+
+def test_a_flash_that_takes_no_new_file_says_why(spool: Path) -> None:
+    assert run("flash", "nats://127.0.0.1:1", spool) == [f"{errno.ENOSPC} 0 0"]
+    assert list(spool.iterdir()) == []
 
 
 def test_what_can_not_be_sent_is_refused_and_does_not_wait(spool: Path) -> None:
