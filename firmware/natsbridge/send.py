@@ -128,9 +128,13 @@ def smartsend(
             nc.flush()
     except BaseException as e:
         if uploaded:
-            from .recover import undo
+            try:
+                errors.make_room(8192, "recover", "http")
+                from .recover import undo
 
-            undo(nc, fileserver_url, uploaded)
+                undo(nc, fileserver_url, uploaded)
+            except MemoryError:
+                pass  # the server forgets them by itself, and what went wrong matters more
         if isinstance(e, MemoryError):
             e = fail(PAYLOAD_TOO_LARGE, "memory")
         raise e

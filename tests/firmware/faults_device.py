@@ -144,6 +144,53 @@ def after_links(nc, sub):
         print(len(env["payloads"][0][1]))
 
 
+def full(nc, sub):
+    """The connection breaks, after an upload, in a heap that is full."""
+    cut = natsbridge.NATSBridgeError("NATS_CONNECTION_FAILED", "cut")
+    held = []
+
+    def publish(*arguments):
+        size = 4096
+        while size > 16:
+            try:
+                held.append(bytearray(size))
+            except MemoryError:
+                size //= 2
+        raise cut
+
+    nc.publish = publish
+    ended = code(
+        natsbridge.smartsend,
+        "faults.a",
+        [("x", b"y" * 3000, "binary")],
+        nats_connection=nc,
+        fileserver_url=files,
+        size_threshold=1000,
+    )
+    held.clear()
+    print(ended)
+
+
+def claimed(nc, sub):
+    """A file is here, and no heap is left to remove it from the server."""
+    import natsbridge.recover
+
+    def consume(*arguments):
+        raise MemoryError
+
+    natsbridge.recover.consume = consume
+    natsbridge.smartsend(
+        "faults",
+        [("x", b"y" * 3000, "binary")],
+        nats_connection=nc,
+        fileserver_url=files,
+        size_threshold=1000,
+        receiver_name=nc.name,
+    )
+    env = natsbridge.smartreceive(sub.next(5), fileserver_url=files)
+    print(len(env["payloads"][0][1]))
+
+
 def overflow(nc, sub):
     """What does not fit the queue is told, once."""
     other = nc.subscribe("other")
@@ -188,6 +235,8 @@ else:
         "large": large,
         "callback": callback,
         "after_links": after_links,
+        "full": full,
+        "claimed": claimed,
         "overflow": overflow,
         "restart": restart,
     }.get(what, listen)(nc, sub)

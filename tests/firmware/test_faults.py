@@ -110,6 +110,14 @@ def test_in_a_small_heap_links_leave_room_for_what_follows(
     assert lines == ["UPLOAD_FAILED 500", "500"] * 15
 
 
+def test_what_went_wrong_is_told_where_no_heap_is_left_to_clean_up(
+    nats_url: str, file_url: str, tmp_path: Path
+) -> None:
+    lines = run("full", nats_url, file_url, tmp_path, heap="96K", path=MPY)
+    assert lines == ["NATS_CONNECTION_FAILED"]
+    assert run("claimed", nats_url, file_url, tmp_path) == ["3000"]
+
+
 def test_messages_that_do_not_fit_the_queue_are_told(
     nats_url: str, file_url: str, tmp_path: Path
 ) -> None:
