@@ -103,7 +103,7 @@ def connect(
     nc.tls = tls
     nc._limit = int(min(ping_interval * 1000, _EVER)) or _EVER
     if on_idle:
-        nc.idle = _guarded(nc, on_idle)
+        nc.idle = locked(nc, on_idle)
     try:
         nc._ready(until(timeout))
     except BaseException:
@@ -112,7 +112,7 @@ def connect(
     return nc
 
 
-def _guarded(nc, on_idle):
+def locked(nc, on_idle):
     """on_idle, kept from using the connection that calls it."""
 
     def idle():
@@ -127,24 +127,24 @@ def _guarded(nc, on_idle):
     return idle
 
 
-def parse_server(url, who, secure):
-    """(host, port, who, secure, host) of ``[nats://|tls://][user:password@|token@]host[:port]``;
-    `who` is what CONNECT says of us, as far as the URL does not."""
+def parse_server(url, auth, tls):
+    """(host, port, auth, tls, host) of ``[nats://|tls://][user:password@|token@]host[:port]``;
+    `auth` is what CONNECT says of us, as far as the URL does not."""
     if not isinstance(url, str):
         raise fail(INVALID_ARGUMENT, "servers")
     scheme, mark, rest = url.partition("://")
     if not mark:
         rest = url
     elif scheme == "tls":
-        secure = True
+        tls = True
     elif scheme != "nats":
         raise fail(INVALID_ARGUMENT, "scheme", scheme)
     login, mark, host = rest.rpartition("@")
-    who = {key: who[key] for key in who if who[key]}
+    auth = {key: auth[key] for key in auth if auth[key]}
     if ":" in login:
-        who["user"], _, who["pass"] = login.partition(":")
+        auth["user"], _, auth["pass"] = login.partition(":")
     elif mark:
-        who["auth_token"] = login
+        auth["auth_token"] = login
     host = host.rstrip("/")
     if ":" in host and not host.endswith("]"):
         host, _, port = host.rpartition(":")
@@ -153,4 +153,4 @@ def parse_server(url, who, secure):
     host = host.strip("[]")
     if not host or not port.isdigit():
         raise fail(INVALID_ARGUMENT, "server", url.rpartition("@")[2])
-    return host, int(port), who, secure, host
+    return host, int(port), auth, tls, host

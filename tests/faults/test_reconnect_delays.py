@@ -87,7 +87,7 @@ def device_connects(greet: Any, clock: Clock, outage: float) -> list[float]:
     attempts: list[float] = []
 
     class Dialer(greet.Dialer):  # type: ignore[misc]
-        def _greet(self, server: object) -> Iterator[int]:
+        def greet(self, server: object) -> Iterator[int]:
             attempts.append((clock.ms - since) / 1000)
             if attempts[-1] < outage:
                 raise OSError("refused")
@@ -101,7 +101,7 @@ def device_connects(greet: Any, clock: Clock, outage: float) -> list[float]:
     }
     for _ in Dialer(
         SimpleNamespace(_stream=None, url="nats://broker:4222", _options=options)
-    ).steps:
+    ).generator:
         clock.ms = max(clock.ms, options["hold"] or 0)
     return attempts
 
