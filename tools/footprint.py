@@ -28,18 +28,19 @@ from stage import BUILD, ToolError, device, nats_server
 #: Bytes: what the code shall hold, and what it may not exceed (it fails the build). A saving lowers
 #: the ceiling; where budget and ceiling meet, the goal is reached.
 BUDGETS = {
-    "connect + direct send": (20 * 1024, 29_500),
-    "connect + direct receive": (20 * 1024, 41_000),
-    "direct and link, both ways": (32 * 1024, 66_100),
+    "connect + direct send": (20 * 1024, 29_600),
+    "connect + direct receive": (20 * 1024, 41_200),
+    "direct and link, both ways": (32 * 1024, 66_200),
     "JetStream, beyond that": (6 * 1024, 6_200),
     "a spool, beyond JetStream": (3 * 1024, 3_000),
-    "every module at once": (56 * 1024, 112_500),
+    "MQTT, beyond direct and link": (5 * 1024, 5 * 1024),
+    "every module at once": (56 * 1024, 129_600),
 }
 #: Names that may be there after a job.
 NAMES = {
-    "connect + direct send": 295,
-    "connect + direct receive": 360,
-    "direct and link, both ways": 485,
+    "connect + direct send": 300,
+    "connect + direct receive": 365,
+    "direct and link, both ways": 490,
 }
 #: Numbers of names from which on their table is another 3.5, 7, 14 KB larger (py/qstr.c).
 TABLES = (300, 620, 1260)
@@ -49,6 +50,7 @@ BEYOND = {
     # headers are NATS's own
     "JetStream, beyond that": (JETSTREAM[:1], JETSTREAM[1:]),
     "a spool, beyond JetStream": (JETSTREAM, ("spool",)),
+    "MQTT, beyond direct and link": ((), ("mqtt",)),
 }
 #: Arguments that make the heap's names begin elsewhere in their chunks of 128 bytes: what those
 #: waste is chance, so that the mean is taken.

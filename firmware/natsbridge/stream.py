@@ -162,6 +162,7 @@ class Reader:
         self.end = 0
         self.head = b""  # of a line longer than the buffer
         self.more = 0  # buffers of it
+        self.poll = b"PING\r\n"  # what asks the peer for a sign of life
 
     def fill(self, wait=True):
         """Read more: the number of bytes, 0 at the end, None if nothing is there and not `wait`."""
