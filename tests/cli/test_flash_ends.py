@@ -213,7 +213,8 @@ def test_a_program_that_ignores_ctrl_c_is_replaced_when_reset_is_pressed(
 ) -> None:
     # What a board imports before its loop takes it that long: there Ctrl-C still ends it.
     (disk / "main.py").write_text(
-        "import time\ntime.sleep(0.2)\nwhile True:\n    try:\n        while True:\n            print('deaf')\n"
+        "import time\ntime.sleep(0.2)\nwhile True:\n    try:\n        while True:\n"
+        "            print('deaf')\n"
         "            time.sleep(0.1)\n    except BaseException:\n        pass\n"
     )
     with Board(disk) as board:
