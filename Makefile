@@ -70,6 +70,7 @@ EVERY := not rough and not lame_duck_is_left and not one_time_for_all_of_it and 
 QUICK := $(EVERY) and not test_reconnect and not tls and not secure and not same_script and not test_faults
 QUICK += and not test_memory and not test_mixed and not five_megabytes
 QUICK += and not 00000 and not 99999 and not three-that-do-not-fit and not test_durable
+QUICK += and not test_mqtt.py
 
 test-rough: $(MPY)  ## the device's tests, over sockets as partial as a board's
 	@seed=$${NATSBRIDGE_ROUGH:-$$(date +%s)}; seed=$${seed%%:*}; \

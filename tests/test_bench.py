@@ -20,12 +20,17 @@ RATIOS = [
     "receive direct 499,999 B",
     "publish 16 B",
     "receive 16 B",
+    "MQTT QoS 1 to umqtt 16 B",
     "upload 1 MB",
     "download 1 MB",
 ]
 MESSAGING = ["NATSBridge", "micro-nats 1.0.2", "umqtt.simple 1.1"]
 FILES = ["NATSBridge", "requests"]
-BESIDE = {title: FILES if "MB" in title else MESSAGING for title in RATIOS if "499" not in title}
+BESIDE = {
+    title: FILES if "MB" in title else MESSAGING
+    for title in RATIOS
+    if "499" not in title and "MQTT" not in title
+}
 
 
 DESKTOP = [

@@ -26,6 +26,7 @@ from checkouts import PICO, SECRET, uf2
 from command import Runner, fits, lines_of_screen
 from conftest import NATS_SERVER, NatsServer, free_ports
 from device import micropython
+from mqtt_broker import MqttServer
 from natsbridge import sync
 from natsbridge.cli.settings import tomllib
 from proxy import TlsProxy
@@ -141,6 +142,27 @@ def test_a_device_that_sleeps(tmp_path: Path) -> None:
         words = "natsbridge receive bridge.readings --durable desk --timeout 1 --out got"
         run(*words.split())
     assert len(list((tmp_path / "got").glob("t*.json"))) == 4
+
+
+def test_the_snippet_for_mqtt_runs(tmp_path: Path) -> None:
+    [code] = re.findall(r"```python\n# mqtt\n(.*?)```", README, re.S)
+    assert len([line for line in code.splitlines() if line]) <= 10
+    with MqttServer(tmp_path) as server, sync.connect(server.url) as desk:
+        sub = desk.subscribe("lab.data")
+        desk.flush()
+        script = tmp_path / "main.py"
+        script.write_text(code.replace("mqtt://192.168.1.10:1883", server.mqtt))
+        device = micropython(script, heap="128K")
+        try:
+            env = sync.smartreceive(sub.next(10))
+            command = [("relay", {"on": True}, "dictionary")]
+            sync.smartsend("lab.command", command, nats_connection=desk)
+            out, _ = device.communicate(timeout=20)
+        finally:
+            device.kill()
+            device.wait()
+    assert env["payloads"] == [("t1", {"celsius": 21.5}, "dictionary")]
+    assert out == "[('relay', {'on': True}, 'dictionary')]\n"
 
 
 def shown(first: str) -> list[str]:

@@ -5,6 +5,7 @@ Arguments: job, subject to receive on, file or folder, number of messages in a r
 it prints the modules that it has loaded.
 """
 
+import os
 import sys
 import time
 
@@ -35,6 +36,12 @@ def publish(nc, sub):
     nc.flush()
 
 
+def acknowledged(nc, sub):
+    data = b"x" * 16
+    for _ in range(count):
+        nc.publish("bench.out", data)
+
+
 def take(nc, sub):
     for _ in range(count):
         if len(sub.next(10).data) != 16:
@@ -42,10 +49,12 @@ def take(nc, sub):
 
 
 def main():
-    nc = natsbridge.connect()
+    nc = natsbridge.connect(os.getenv("MQTT_URL") if job == "acknowledged" else None)
     sub = nc.subscribe(subject)
     nc.flush()
-    do = {"send": send, "upload": send, "publish": publish, "take": take}.get(job, receive)
+    jobs = {"send": send, "upload": send, "publish": publish, "take": take}
+    jobs["acknowledged"] = acknowledged
+    do = jobs.get(job, receive)
     print("ready")
     while sys.stdin.readline():
         t = time.ticks_us()

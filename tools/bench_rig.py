@@ -16,7 +16,7 @@ from pathlib import Path
 import natsbridge
 from natsbridge.client import Connection, Msg
 from natsbridge.fileserver import FileServer
-from stage import BUILD, MICROPYTHON, ToolError, nats_server, process
+from stage import BUILD, MICROPYTHON, ToolError, mqtt_server, process
 
 OURS = "bench_device"
 BARE = "bench_bare_device"
@@ -33,7 +33,7 @@ class Job:
     """Something that a device does: `do` is its name in the device programs.
 
     size: bytes. count: messages in a round. goal: ours is to have this share of the bare loop's
-    rate, or more. peers: programs beside ours and the bare loop.
+    rate, or more. peers: programs beside ours and the bare loop. bare: another one in its place.
     """
 
     verb: str
@@ -42,6 +42,7 @@ class Job:
     count: int
     goal: float
     peers: tuple[str, ...] = ()
+    bare: str = BARE
 
     @property
     def title(self) -> str:
@@ -115,7 +116,7 @@ class Player:
 class Rig:
     """Servers, files, and the host's connection."""
 
-    def __init__(self, folder: Path, nats_url: str, mqtt: str, file_url: str, nc: Connection):
+    def __init__(self, folder: Path, nats_url: str, mqtt_url: str, file_url: str, nc: Connection):
         self.folder = folder
         self.store = folder / "store"
         self.nats_url = nats_url
@@ -124,7 +125,7 @@ class Rig:
         self.environment = {
             **os.environ,
             "NATS_URL": nats_url,
-            "MQTT_ADDRESS": mqtt,
+            "MQTT_URL": mqtt_url,
             "FILESERVER_URL": file_url,
             # Relative, as all paths: they lie in the device's heap, which must not depend on where
             # this folder is.
@@ -187,7 +188,7 @@ class Rig:
             us = await player.go()
             if sub:
                 await self.nc.flush()
-                if job.do in ("send", "publish"):
+                if job.do in ("send", "publish", "acknowledged"):
                     for _ in range(job.count):
                         await self._check(await sub.next(PATIENCE_S), player)
         finally:
@@ -261,19 +262,9 @@ def _relative(path: Path) -> str:
 async def rig(folder: Path) -> AsyncIterator[Rig]:
     """Start the servers."""
     (folder / "store").mkdir()
-    log = folder / "nats.log"
-    config = folder / "nats.conf"
-    config.write_text(
-        f'server_name: bench\njetstream {{ store_dir: "{folder}" }}\n'
-        'mqtt { listen: "127.0.0.1:-1" }\n'
-    )
-    options = ("-c", str(config), "-l", str(log))
     async with (
-        nats_server(folder, *options) as nats_url,
+        mqtt_server(folder) as (nats_url, mqtt_url),
         FileServer(folder / "store") as server,
         await natsbridge.connect(nats_url) as nc,
     ):
-        listens = re.search(r"mqtt://(\S+)", log.read_text())
-        if not listens:
-            raise ToolError("nats-server has no MQTT listener")
-        yield Rig(folder, nats_url, listens[1], server.url, nc)
+        yield Rig(folder, nats_url, mqtt_url, server.url, nc)

@@ -1,5 +1,6 @@
-"""umqtt.simple in bench.py, at QoS 0 through nats-server's MQTT listener; arguments and output as
-bench_device.py, and before "ready" the heap that its import took.
+"""umqtt.simple in bench.py, through nats-server's MQTT listener, at QoS 0, or 1 for the job
+"acknowledged"; arguments and output as bench_device.py, and before "ready" the heap that its import
+took.
 """
 
 import gc
@@ -45,6 +46,9 @@ def do(client):
                 f.seek(0)
                 client.publish(b"bench/out", f.read())
         flush(client)
+    elif job == "acknowledged":
+        for _ in range(count):
+            client.publish(b"bench/out", b"x" * 16, qos=1)
     elif job == "publish":
         data = b"x" * 16
         for _ in range(count):
@@ -56,7 +60,7 @@ def do(client):
 
 
 def main():
-    host, _, port = os.getenv("MQTT_ADDRESS").partition(":")
+    host, _, port = os.getenv("MQTT_URL")[7:].partition(":")
     client = MQTTClient(subject.replace(".", "-").encode(), host, int(port))
     client.set_callback(message)
     client.connect()

@@ -3,6 +3,8 @@
 import gc
 import sys
 
+import micropython
+
 
 def heap():
     gc.collect()
@@ -10,7 +12,7 @@ def heap():
 
 
 def job(what, folder):
-    """Do a job for real, and print the modules that it has loaded."""
+    """Do a job for real, and print the modules that it has loaded, and the heap's names."""
     import natsbridge
 
     nc = natsbridge.connect()
@@ -25,6 +27,7 @@ def job(what, folder):
             natsbridge.smartsend("footprint", data, nats_connection=nc, size_threshold=threshold)
     nc.close()
     print(" ".join(name[11:] for name in sys.modules if name.startswith("natsbridge.")))
+    micropython.qstr_info(1)
 
 
 def load(names):
@@ -33,7 +36,7 @@ def load(names):
     import natsbridge  # noqa: F401
 
     print("__init__", heap() - before)
-    for name in names:
+    for name in names[: names.index("-")]:
         n = heap()
         __import__("natsbridge." + name)
         print(name, heap() - n)

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import ctypes
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -78,6 +79,22 @@ async def nats_server(folder: Path, *options: str) -> AsyncIterator[str]:
                 return
             await asyncio.sleep(0.02)
         raise ToolError("nats-server did not start; try: .venv/bin/nats-server -a 127.0.0.1")
+
+
+@contextlib.asynccontextmanager
+async def mqtt_server(folder: Path) -> AsyncIterator[tuple[str, str]]:
+    """Run nats-server with a listener for MQTT: both URLs."""
+    log = folder / "nats.log"
+    config = folder / "nats.conf"
+    config.write_text(
+        f'server_name: tools\njetstream {{ store_dir: "{folder}" }}\n'
+        'mqtt { listen: "127.0.0.1:-1" }\n'
+    )
+    async with nats_server(folder, "-c", str(config), "-l", str(log)) as nats_url:
+        listens = re.search(r"mqtt://\S+", log.read_text())
+        if not listens:
+            raise ToolError("nats-server has no MQTT listener")
+        yield nats_url, listens[0]
 
 
 @contextlib.asynccontextmanager

@@ -110,6 +110,10 @@ def connect(
     max_delay: float = 5000,
     ping_interval: float = 60,
     pending_size: int = 0,
+    qos: int = 1,
+    will: tuple[str, Sequence[_Payload]] | None = None,
+    session: bool = False,
+    max_payload: int = 1048576,
     on_idle: Callable[[], object] | None = None,
     timeout: float | None = 5,
 ) -> Connection: ...

@@ -37,10 +37,9 @@ def unsubscribe(sub, limit):
         return
     if limit > sub._got:
         sub._limit = limit
-        line = "UNSUB %d %d\r\n" % (sub._sid, limit)
     else:
         del nc._subs[sub._sid]
-        line = "UNSUB %d\r\n" % sub._sid
+    line = finish(nc, sub, limit > sub._got and limit)
     if not limit:
         sub._limit = -1
     # What is over the limit has come already: the last of those that wait.
@@ -52,9 +51,18 @@ def unsubscribe(sub, limit):
             nc._queue.pop(i).lost = True
     if nc._stream and not nc._busy:
         try:
-            nc._stream.post(line.encode())  # not bound by a deadline that may be over
+            nc._stream.post(line)  # not bound by a deadline that may be over
         except OSError as e:
             nc._drop(e)  # a new connection is made without this subscription
+
+
+def finish(nc, sub, limit=0):
+    """What ends a subscription, at once or after `limit` messages in all."""
+    if nc._options["mqtt"]:
+        from .mqttgreet import line
+
+        return b"" if limit else line(nc, sub, 0xA2)
+    return ("UNSUB %d %d\r\n" % (sub._sid, limit) if limit else "UNSUB %d\r\n" % sub._sid).encode()
 
 
 def drain(nc, sids, timeout):
@@ -71,8 +79,8 @@ def drain(nc, sids, timeout):
     if not sids and not whole:
         return
     try:
-        lines = "".join(["UNSUB %d\r\n" % sid for sid in sids])
-        nc._stream.write((lines + "PING\r\n").encode())
+        lines = b"".join([finish(nc, nc._subs[sid]) for sid in sids])
+        nc._stream.write(lines + nc._stream.reader.poll)
         nc._pings += 1
         for sid in sids:
             nc._draining.append([nc._pings, sid])

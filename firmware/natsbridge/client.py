@@ -211,27 +211,20 @@ class Connection:
             self._checked = ""
             self._busy = True  # sources and callbacks must not write in between
             try:
-                if size <= _JOIN and not streams:
-                    stream.write(head + payload + b"\r\n")
-                else:
-                    stream.write(head)
-                    if streams:
-                        payload.write_to(stream)
-                    else:
-                        stream.write(payload)
-                    stream.write(b"\r\n")
-                self._dirty = True
+                self.send(stream, head, payload, b"\r\n")
                 if self.max_payload >= _JOIN:
                     self._checked = subject
                 return
             except OSError as e:
                 error = e
             except BaseException:
-                # A message was begun and can't be finished: only a new connection is clean. This
-                # one ends in order: what went before arrives, and no server has to be spared.
-                self._dirty = False
-                self._drop("source")
-                self._options["hold"] = time.ticks_ms()
+                if self._busy:  # MQTT also waits here
+                    # A message was begun and can't be finished: only a new connection is clean.
+                    # This one ends in order: what went before arrives, and no server has to be
+                    # spared.
+                    self._dirty = False
+                    self._drop("source")
+                    self._options["hold"] = time.ticks_ms()
                 raise
             finally:
                 self._busy = False
@@ -239,6 +232,19 @@ class Connection:
             if streams or not again:
                 self._fail(error, "publish")
             self._drop(error)  # it can't have arrived whole: once again, in a new connection
+
+    def send(self, stream, head, payload, end):
+        """Write a message. (What MQTT does in another way.)"""
+        if hasattr(payload, "write_to"):
+            stream.write(head)
+            payload.write_to(stream)
+        elif len(payload) > _JOIN:
+            stream.write(head)
+            stream.write(payload)
+        else:
+            end = head + payload + end
+        stream.write(end)
+        self._dirty = True
 
     def flush(self, timeout=5):
         """Wait, up to `timeout` s, until the server has taken all that was published.
@@ -252,7 +258,7 @@ class Connection:
         stream = self._ready(deadline)
         stream.deadline = deadline
         try:
-            stream.write(b"PING\r\n")
+            stream.write(stream.reader.poll)
             self._pings += 1
             while self._pings:
                 msg = self._take()
@@ -379,7 +385,7 @@ class Connection:
         if time.ticks_diff(due, now) <= 0:
             if self._pings > 1:
                 raise OSError("the server does not answer PING")
-            self._stream.post(b"PING\r\n")
+            self._stream.post(self._stream.reader.poll)
             self._pings += 1
             self._quiet = due = now
         if self._stream.rest:  # a PONG that the socket did not take

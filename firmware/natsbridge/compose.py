@@ -35,7 +35,7 @@ def compose(env, data, size_threshold):
         raise fail(INVALID_ARGUMENT, "metadata")
     if env["timestamp"] < "2024":  # older than this line: nobody has set the clock
         env["metadata"] = metadata = dict(metadata, clock="unset")
-    if len(_dump(metadata)) > MAX_METADATA:
+    if len(dump(metadata)) > MAX_METADATA:
         raise fail(INVALID_ARGUMENT, "metadata")
     check("size_threshold", size_threshold)
     if not isinstance(data, (list, tuple)) or len(data) > MAX_PAYLOADS:
@@ -68,7 +68,7 @@ def check_field(key, value):
         raise fail(INVALID_ARGUMENT, "field", key, MAX_FIELD)
 
 
-def _dump(value):
+def dump(value):
     return json.dumps(value, separators=(",", ":")).encode()
 
 
@@ -121,14 +121,14 @@ def open_source(dataname, value, payload_type):
         if payload_type == "text":
             return Source(value.encode())
         if payload_type == "dictionary":
-            return Source(_dump(value))
+            return Source(dump(value))
         if payload_type in BYTE_TYPES:
             key = "str"
     elif payload_type != "text" and payload_type not in BYTE_TYPES:
         if payload_type == "dictionary" or is_table(value):
             why = check_json(value)
             if not why:
-                return Source(_dump(value))
+                return Source(dump(value))
             raise fail(INVALID_PAYLOAD_TYPE, "json", dataname, payload_type, why)
         key = "table"
     raise fail(INVALID_PAYLOAD_TYPE, key, dataname, payload_type, type(value).__name__)

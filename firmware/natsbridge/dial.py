@@ -26,13 +26,19 @@ def connect(
     max_delay=5000,
     ping_interval=60,
     pending_size=0,
+    qos=1,
+    will=None,
+    session=False,
+    max_payload=1048576,
     on_idle=None,
     timeout=5,
 ):
     """Connect to a NATS server.
 
     servers: URL or list of URLs (nats:// or tls://), tried in order; default $NATS_URL or
-        nats://localhost:4222. Servers that they name in their INFO are tried too.
+        nats://localhost:4222. Servers that they name in their INFO are tried too. Or of its MQTT
+        listener: mqtt:// or mqtts://, with what that has: user and password or token, but no jwt,
+        nkey, pending_size, queue groups, headers, requests.
     name, id: who this peer is; the id defaults to a new UUID.
     jwt, nkey: credentials, with sign(nonce) -> the 64 bytes of the signature of these bytes.
     tls: None (for tls:// URLs and servers that require it), True, or a dict with any of ca, cert,
@@ -45,6 +51,10 @@ def connect(
         time without an answer ends the connection. 0: never.
     pending_size: bytes of messages that publish() queues while disconnected; 0: it connects again,
         or raises.
+    Of MQTT alone: qos, 0 or 1, of what is published and subscribed to; will, (subject, payloads),
+        which the server publishes as an event when the connection is lost, and three times
+        ping_interval after the last word at the latest; session, whether it keeps what other MQTT
+        clients send at QoS 1 while we are away (with an id); max_payload, the server's own.
     on_idle: called at least every 100 ms while anything is waited for; for taking notes and
         feeding a watchdog: it must not use the connection.
     timeout: s for connecting, and for connecting again in calls without a timeout of their own.
@@ -73,38 +83,58 @@ def connect(
         if not isinstance(value, str) or len(value.encode()) > MAX_FIELD:
             raise fail(INVALID_ARGUMENT, "field", "a name, id or login", MAX_FIELD)
     who.update({"lang": "micropython", "jwt": jwt, "nkey": nkey})
-    servers = [parse_server(s, who, bool(tls)) for s in servers]
-    if tls or any(s[3] for s in servers):
+    found = []
+    secure = tls
+    mqtt = 0
+    for url in servers:
+        server = parse_server(url, who, bool(tls))
+        found.append(server)
+        secure = secure or server[3]
+        mqtt += url[:4] == "mqtt" and "://" in url
+    if secure:
         from .tls import context
 
         context(tls)  # raises if it is not enough
     if not id:
+        if session:
+            raise fail(INVALID_ARGUMENT, "session")
         from .log import uuid4
 
         id = uuid4()
-    from .client import Connection
+    if not mqtt:
+        if will is not None:
+            raise fail(INVALID_ARGUMENT, "will")
+        from .client import Connection
+    else:
+        from .mqtt import Connection
 
+    delay = int(min(base_delay, _EVER))
     nc = Connection(name, id)
     nc._options = {
-        "servers": servers,
+        "servers": found,
         "found": [],  # servers that INFO named
         "server": None,  # the last one
         "sign": sign,
         "reconnect": reconnect,
-        "base_delay": int(min(base_delay, _EVER)),
+        "base_delay": delay,
         "max_delay": int(min(max_delay, _EVER)),
         "pending_size": pending_size,
         "timeout": timeout,
-        "delay": int(min(base_delay, _EVER)),
+        "delay": delay,
         "hold": None,  # ticks_ms until which no server is asked
         "queue": [],  # what was published while disconnected
         "why": "",  # what the servers said in the last round
+        "mqtt": mqtt,  # how many of the servers speak that
     }
     nc.tls = tls
     nc._limit = int(min(ping_interval * 1000, _EVER)) or _EVER
     if on_idle:
-        nc.idle = _guarded(nc, on_idle)
+        nc.idle = locked(nc, on_idle)
     try:
+        if mqtt:
+            from . import mqttgreet
+
+            mqttgreet.connect(nc, qos, session, max_payload, will, jwt or nkey)
         nc._ready(until(timeout))
     except BaseException:
         nc.close()
@@ -112,7 +142,7 @@ def connect(
     return nc
 
 
-def _guarded(nc, on_idle):
+def locked(nc, on_idle):
     """on_idle, kept from using the connection that calls it."""
 
     def idle():
@@ -127,30 +157,34 @@ def _guarded(nc, on_idle):
     return idle
 
 
-def parse_server(url, who, secure):
-    """(host, port, who, secure, host) of ``[nats://|tls://][user:password@|token@]host[:port]``;
-    `who` is what CONNECT says of us, as far as the URL does not."""
+def parse_server(url, auth, tls):
+    """(host, port, auth, tls, host) of ``[scheme://][user:password@|token@]host[:port]``;
+    `auth` is what CONNECT says of us, as far as the URL does not."""
     if not isinstance(url, str):
         raise fail(INVALID_ARGUMENT, "servers")
     scheme, mark, rest = url.partition("://")
+    port = 4222
     if not mark:
         rest = url
+    elif scheme == "mqtt":
+        port = 1883
+    elif scheme == "mqtts":
+        port = 8883
+        tls = True
     elif scheme == "tls":
-        secure = True
+        tls = True
     elif scheme != "nats":
         raise fail(INVALID_ARGUMENT, "scheme", scheme)
     login, mark, host = rest.rpartition("@")
-    who = {key: who[key] for key in who if who[key]}
+    auth = {key: auth[key] for key in auth if auth[key]}
     if ":" in login:
-        who["user"], _, who["pass"] = login.partition(":")
+        auth["user"], _, auth["pass"] = login.partition(":")
     elif mark:
-        who["auth_token"] = login
+        auth["auth_token"] = login
     host = host.rstrip("/")
     if ":" in host and not host.endswith("]"):
         host, _, port = host.rpartition(":")
-    else:
-        port = "4222"
     host = host.strip("[]")
-    if not host or not port.isdigit():
+    if not host or not str(port).isdigit():
         raise fail(INVALID_ARGUMENT, "server", url.rpartition("@")[2])
-    return host, int(port), who, secure, host
+    return host, int(port), auth, tls, host

@@ -60,15 +60,15 @@ class EnvelopeJSON:
         self.on_progress = on_progress
         self.buf = None
 
-    def link(self, i, was=None):
-        """Make payload `i` a link whose URL is still to come: (source, value), which as `was`
-        makes it direct again."""
-        p = self.env["payloads"][i]
-        now = self.sources[i], p["data"]
-        self.sources[i], p["data"] = was or (None, "")
-        p["transport"] = "direct" if was else "link"
-        p["encoding"] = "base64" if was else "none"
-        return now
+    def link(self, index, value=None):
+        """Make a payload a link whose URL is still to come: (source, data), which as `value` makes
+        it direct again."""
+        p = self.env["payloads"][index]
+        before = self.sources[index], p["data"]
+        self.sources[index], p["data"] = value or (None, "")
+        p["transport"] = "direct" if value else "link"
+        p["encoding"] = "base64" if value else "none"
+        return before
 
     def __len__(self):
         size = self.size
@@ -96,23 +96,23 @@ class EnvelopeJSON:
         """Write to `stream`, or to nowhere: the number of bytes."""
         env = self.env
         # In pieces: after many messages nothing of 1 KB may be free in one.
-        total = _put(stream, _members(env, STRINGS))
+        total = put(stream, pack(env, STRINGS))
         text = ', "metadata": %s, "payloads": [' % json.dumps(env["metadata"])
         mark = ""
         for p, source in zip(env["payloads"], self.sources):
-            text += mark + _members(p, FIELDS) + ', "data": '
+            text += mark + pack(p, FIELDS) + ', "data": '
             mark = ", "
             if source:
-                total += _put(stream, text + '"') + (source.size + 2) // 3 * 4
+                total += put(stream, text + '"') + (source.size + 2) // 3 * 4
                 if stream:
-                    self._write_base64(stream, source, p["dataname"])
+                    self.encode(stream, source, p["dataname"])
                 text = '"'
             else:
                 text += json.dumps(p["data"])
             text += ', "metadata": %s}' % json.dumps(p["metadata"])
-        return total + _put(stream, text + "]}")
+        return total + put(stream, text + "]}")
 
-    def _write_base64(self, stream, source, dataname):
+    def encode(self, stream, source, dataname):
         size = source.size
         buf = memoryview(self.buf or bytearray(_CHUNK))[:_CHUNK]
         fill = source.fill
@@ -141,15 +141,15 @@ class EnvelopeJSON:
             gc.threshold(threshold)
 
 
-def _members(box, keys):
-    """The JSON text of these members of `box`, in this order, without the object's end."""
+def pack(group, keys):
+    """The JSON text of these members of `group`, in this order, without the object's end."""
     some = OrderedDict()
     for key in keys:
-        some[key] = box[key]
+        some[key] = group[key]
     return json.dumps(some)[:-1]
 
 
-def _put(stream, text):
+def put(stream, text):
     """Write `text` to `stream`, or to nowhere: the number of bytes."""
     text = text.encode()
     if stream:

@@ -17,7 +17,7 @@ def temporary(folder):
     if not log.run:
         log.run = _run("self") or "0-" + log.uuid4()[:8]
     if folder != _cleaned:
-        _clean(folder)
+        clear(folder)
         _cleaned = folder
     return "%s/.nb-%s-%s.part" % (folder, log.run, log.uuid4()[:8])
 
@@ -32,7 +32,7 @@ def _run(pid):
         return None
 
 
-def _clean(folder):
+def clear(folder):
     """Remove the temporary files of runs that are over."""
     board = not hasattr(os, "getenv")  # where nothing else can be running
     if not board and log.run[0] == "0":
@@ -61,10 +61,11 @@ def safe_name(dataname):
     """A file name made of `dataname`: of letters, digits and ``._-``, never hidden, never a
     device's, at most 100 bytes."""
     name = ""
-    for c in dataname:
+    for i in range(len(dataname)):
+        c = dataname[i : i + 1]  # not dataname[i], which would stay in the heap as a name
         good = "a" <= c <= "z" or "A" <= c <= "Z" or "0" <= c <= "9" or c in "._-"
         name += c if good else "_"
-    stem, ext = _split(name)
+    stem, ext = split(name)
     if len(ext) > 50:  # no extension anyone means
         stem, ext = name, ""
     name = stem[: 100 - len(ext)] + ext
@@ -84,7 +85,7 @@ def unique(folder, name):
 
     By doubling and halving: each look at a flash's folder reads it.
     """
-    stem, ext = _split(name)
+    stem, ext = split(name)
     taken, free = -1, 1 << 29
     while free - taken > 1:
         n = min(2 * taken + 2, (taken + free) // 2)
@@ -97,7 +98,7 @@ def unique(folder, name):
     return found
 
 
-def _split(name):
+def split(name):
     """(stem, extension with its dot) of a file name."""
     at = name.rfind(".")
     return (name, "") if at <= 0 else (name[:at], name[at:])

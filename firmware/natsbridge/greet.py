@@ -1,5 +1,5 @@
 """Getting connected, and connected again: TCP, INFO, TLS, CONNECT, the first PONG, and the
-subscriptions. Dropped again afterwards.
+subscriptions. (MQTT's part is mqttgreet.) Dropped again afterwards.
 
 All of it is one generator, which yields wherever it would wait: calls that may wait drive it to its
 end under their deadline, those that may not take a step. What is no step is what the port does in
@@ -16,9 +16,9 @@ from micropython import const
 
 from . import __version__
 from .errors import NATS_CONNECTION_FAILED, NATSBridgeError, drop, fail
-from .news import parse_info, take_info
+from .news import parse, update
 from .stream import Reader, Stream, passed, until
-from .tcp import connecting
+from .tcp import open_connection
 
 _MAX_LINE = const(4096)  # bytes; see client
 _LEAST = const(1)  # s that each server gets, however many there are
@@ -37,22 +37,22 @@ def connect(nc, deadline, wait):
                     raise fail(NATS_CONNECTION_FAILED, "close")
                 raise fail(NATS_CONNECTION_FAILED, "lost", nc._why)
             dialer = nc._dialer = Dialer(nc)
+        if wait and not nc._stream and (passed(deadline) or passed(nc.deadline)):
+            why = nc._options["why"]
+            if dialer.stream:
+                why += "; %s:%d no answer in time" % dialer.server[:2]
+            raise fail(NATS_CONNECTION_FAILED, "connect", why[1:])
         flag = 0
         try:
-            flag = next(dialer.steps)
+            flag = next(dialer.generator)
         except BaseException as e:  # StopIteration: it is done
             nc._dialer = None
-            drop("greet", "news", "tcp", "dial")
+            drop("greet", "mqttgreet", "news", "tcp", "dial")
             if not isinstance(e, StopIteration):
                 dialer.close()
                 raise
         if nc._stream or not wait:
             return
-        if passed(deadline) or passed(nc.deadline):
-            why = nc._options["why"]
-            if dialer.stream:
-                why += "; %s:%d no answer in time" % dialer.server[:2]
-            raise fail(NATS_CONNECTION_FAILED, "connect", why[1:])
         end = time.ticks_add(time.ticks_ms(), _NAP)
         if flag and dialer.stream:
             dialer.stream.wait(end, flag)
@@ -65,15 +65,15 @@ def connect(nc, deadline, wait):
 class Dialer:
     """Connects `nc`: for the first time, again, or, while it is connected, to another server.
 
-    steps: the generator. stream, server: what it waits for. connect: the function, so that nobody
-    loads this module again, as long as a dialer holds it.
+    generator: takes a step each time. stream, server: what it waits for. connect: the function, so
+    that nobody loads this module again, as long as a dialer holds it.
     """
 
     def __init__(self, nc):
         self.nc = nc
         self.stream = None
         self.connect = connect
-        self.steps = self._run()
+        self.generator = self._run()
 
     def close(self):
         if self.stream:
@@ -111,7 +111,7 @@ class Dialer:
                 end = options["timeout"]
                 end = until(_MOST if end is None else max(_LEAST, end / len(servers)))
                 try:
-                    for flag in self._greet(server):
+                    for flag in self.greet(server):
                         if flag >= 0 and passed(end):
                             raise OSError("no answer in time")
                         yield max(0, flag)
@@ -137,63 +137,71 @@ class Dialer:
                 raise fail(NATS_CONNECTION_FAILED, "connect", why[1:])
             yield 0  # the deadline is looked at, however short the delay
 
-    def _greet(self, server):
+    def greet(self, server):
         nc = self.nc
         options = nc._options
         host, port, who, secure, name = server
         self.stream = stream = Stream(None, 0, None, nc.idle)
-        yield from connecting(stream, host, port)
-        reader = Reader(stream, 512)
-        early = secure and isinstance(nc.tls, dict) and nc.tls.get("handshake_first")
-        info = None if early else parse_info((yield from _line(reader)))
-        if early or secure or info.get("tls_required"):
-            # Whoever took that out of INFO gets no credentials, nor can slip in what comes next.
-            if not (early or info.get("tls_required") or info.get("tls_available")):
-                raise ValueError("offers no TLS, which was asked for")
-            if reader.pos != reader.end:
-                raise ValueError("goes on before TLS")
-            from .tls import Handshake
+        yield from open_connection(stream, host, port)
+        if options["mqtt"]:
+            from .mqttgreet import line as ask
+            from .mqttgreet import read
 
-            Handshake(stream, nc.tls, name)
-            secure = True
-            if early:
-                info = parse_info((yield from _line(reader)))
-            else:
-                info.pop("connect_urls", None)  # it comes again, behind TLS
-        if options["sign"] and info.get("nonce"):
-            sig = options["sign"](info["nonce"].encode())
-            if not isinstance(sig, (bytes, bytearray)):
-                raise ValueError("sign gave no signature")
-            sig = str(b2a_base64(sig), "utf-8")
-            who = dict(who)
-            who["sig"] = sig.rstrip("=\n").replace("+", "-").replace("/", "_")
-        # verbose and pedantic must be stated: left out, the server takes them as true.
-        hello = (
-            'CONNECT {"verbose":false,"pedantic":false,"version":"%s",'
-            '"protocol":1,"headers":true,"no_responders":true,"tls_required":%s,%s\r\nPING\r\n'
-        ) % (__version__, "true" if secure else "false", json.dumps(who)[1:])
-        yield from _write(stream, hello.encode())
-        while True:
-            line = yield from _line(reader)
-            op = line[:4].upper()
-            if op == b"PONG":
-                line = reader.line(_MAX_LINE)
-                if line and line[:4].upper() == b"INFO":
-                    info = parse_info(line)  # it comes with the PONG
-                elif line is not None:
+            scheme = "mqtt" + ("s" if secure else "")
+            reader, info = yield from read(self, stream, who, secure and name)
+        else:
+            reader = Reader(stream, 512)
+            early = secure and isinstance(nc.tls, dict) and nc.tls.get("handshake_first")
+            info = None if early else parse((yield from readline(reader)))
+            if early or secure or info.get("tls_required"):
+                # Whoever took that out of INFO gets no credentials, nor can slip in what is next.
+                if not (early or info.get("tls_required") or info.get("tls_available")):
+                    raise ValueError("offers no TLS, which was asked for")
+                if reader.pos != reader.end:
+                    raise ValueError("goes on before TLS")
+                from .tls import Handshake
+
+                Handshake(stream, nc.tls, name)
+                secure = True
+                if early:
+                    info = parse((yield from readline(reader)))
+                else:
+                    info.pop("connect_urls", None)  # it comes again, behind TLS
+            if options["sign"] and info.get("nonce"):
+                sig = options["sign"](info["nonce"].encode())
+                if not isinstance(sig, (bytes, bytearray)):
+                    raise ValueError("sign gave no signature")
+                sig = str(b2a_base64(sig), "utf-8")
+                who = dict(who)
+                who["sig"] = sig.rstrip("=\n").replace("+", "-").replace("/", "_")
+            # verbose and pedantic must be stated: left out, the server takes them as true.
+            hello = (
+                'CONNECT {"verbose":false,"pedantic":false,"version":"%s",'
+                '"protocol":1,"headers":true,"no_responders":true,"tls_required":%s,%s\r\nPING\r\n'
+            ) % (__version__, "true" if secure else "false", json.dumps(who)[1:])
+            yield from write(stream, hello.encode())
+            while True:
+                line = yield from readline(reader)
+                op = line[:4].upper()
+                if op == b"PONG":
+                    line = reader.line(_MAX_LINE)
+                    if line and line[:4].upper() == b"INFO":
+                        info = parse(line)  # it comes with the PONG
+                    elif line is not None:
+                        raise ValueError("unknown operation %r" % line[:32])
+                    break
+                if op == b"-ERR":
+                    why = str(line[5:], "utf-8").strip("' ")
+                    low = why.lower()
+                    self.denied = "uthoriz" in low or ("uthentic" in low and "timeout" not in low)
+                    raise OSError(why)
+                if op == b"INFO":
+                    info = parse(line)
+                elif op == b"PING":
+                    stream.post(b"PONG\r\n")
+                elif op[:3] != b"+OK":
                     raise ValueError("unknown operation %r" % line[:32])
-                break
-            if op == b"-ERR":
-                why = str(line[5:], "utf-8").strip("' ")
-                low = why.lower()
-                self.denied = "uthoriz" in low or ("uthentic" in low and "timeout" not in low)
-                raise OSError(why)
-            if op == b"INFO":
-                info = parse_info(line)
-            elif op == b"PING":
-                stream.post(b"PONG\r\n")
-            elif op[:3] != b"+OK":
-                raise ValueError("unknown operation %r" % line[:32])
+            scheme = "tls" if secure else "nats"
         while nc._stream:
             # The old connection ends when what it was sent is there and what it sent is taken.
             lines = "".join(["UNSUB %d\r\n" % sid for sid in nc._subs])
@@ -211,29 +219,28 @@ class Dialer:
             one[0] = 0
         nc._pings = 0
         nc._posted = False
-        lines = ""
+        lines = b""
         for sid in nc._subs:
             sub = nc._subs[sid]
             if not sub._error:
-                lines += "SUB %s %s %d\r\n" % (sub.subject, sub.queue, sid)
+                if options["mqtt"]:
+                    lines += ask(nc, sub)
+                    continue
+                lines += b"SUB %s %s %d\r\n" % (sub.subject, sub.queue, sid)
                 if sub._limit:
-                    lines += "UNSUB %d %d\r\n" % (sid, sub._limit - sub._got)
-        yield from _write(stream, lines.encode())
+                    lines += b"UNSUB %d %d\r\n" % (sid, sub._limit - sub._got)
+        yield from write(stream, lines)
         stream.reader = reader
         nc._stream = stream
         nc._seen = nc._quiet = options["since"] = time.ticks_ms()
-        nc.url = "%s://%s:%d" % (
-            "tls" if secure else "nats",
-            "[" + host + "]" if ":" in host else host,
-            port,
-        )
+        nc.url = "%s://%s:%d" % (scheme, "[" + host + "]" if ":" in host else host, port)
         nc.connected = True
         options["server"] = server
         stream.deadline = nc.deadline
-        take_info(nc, info)
+        update(nc, info)
 
 
-def _line(reader):
+def readline(reader):
     while True:
         line = reader.line(_MAX_LINE)
         if line is not None:
@@ -245,7 +252,7 @@ def _line(reader):
             yield select.POLLIN
 
 
-def _write(stream, data):
+def write(stream, data):
     if data:
         stream.post(data)
     while stream.rest:

@@ -21,11 +21,11 @@ def join(headers):
     for name in headers:
         value = headers[name]
         good = isinstance(name, str) and isinstance(value, str) and name
-        for c in name if good else "":
+        for c in name.encode() if good else b"":
             # A token, as in RFC 9110.
-            good = good and "!" <= c <= "~" and c not in '"(),/:;<=>?@[\\]{}'
-        for c in value if good else "":
-            good = good and (c >= " " or c == "\t") and c != "\x7f"
+            good = good and 33 <= c <= 126 and c not in b'"(),/:;<=>?@[\\]{}'
+        for c in value.encode() if good else b"":
+            good = good and (c >= 32 or c == 9) and c != 127
         if not good:
             raise fail(INVALID_ARGUMENT, "header", name)
         lines += "%s: %s\r\n" % (name, value)

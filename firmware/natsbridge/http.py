@@ -36,12 +36,14 @@ def parse(url):
     if not isinstance(url, str) or len(url) > _MAX_URL:
         raise ValueError
     at = url.find("/", url.find("://") + 3)
-    for c in url[at:] if at > 0 else "":
+    # (Else by bytes: each character of a str stays in the heap as a name.)
+    for c in url[at:] if at > 0 and max(url.encode()) > 127 else "":
         if c > "\x7f":  # in a path, in UTF-8 (RFC 3987)
             url = url.replace(c, "%" + str(hexlify(c.encode(), "%"), "utf-8").upper())
     good = True
-    for c in url:
-        if not "!" <= c <= "~" or c in '\\"<>^`{|}#':
+    bad = '\\"<>^`{|}#'.encode()
+    for c in url.encode():
+        if not 33 <= c <= 126 or c in bad:
             good = False
     scheme, _, rest = url.partition("://")
     rest, query, text = rest.partition("?")
@@ -72,7 +74,8 @@ def parse(url):
         host, rest, port = host.partition(":")
         text = host
         good = good and host.strip(".-")
-    for c in host:
+    for i in range(len(host)):
+        c = host[i : i + 1]
         if not (c.isalpha() or c.isdigit() or c in ".-_:"):
             good = False
     if not rest:
@@ -154,7 +157,7 @@ class Connection(io.IOBase):
                 headers += "X-UploadToken: %s\r\n" % self.token
         if not self.stream:
             tls = None
-            if origin[4] == "s":
+            if origin[:5] == "https":
                 tls = self.tls
                 if not tls:
                     raise fail(INVALID_ARGUMENT, "https", origin)

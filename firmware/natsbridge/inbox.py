@@ -45,16 +45,16 @@ def inbox(nc, stream, name, subject, ack_wait):
     return box
 
 
-def take(box, deadline):
+def take(inbox, deadline):
     """The next message, or None when none has come until `deadline` (None: 60 s)."""
-    nc = box._nc
-    subject = "$JS.API.CONSUMER.MSG.NEXT." + box._name
+    nc = inbox._nc
+    subject = "$JS.API.CONSUMER.MSG.NEXT." + inbox._name
     if deadline is None:
         deadline = until(_LONG)
     try:
         while True:
-            sub = box._sub = listen(nc, box._sub)
-            sub.inbox = box
+            sub = inbox._sub = listen(nc, inbox._sub)
+            sub.inbox = inbox
             left = time.ticks_diff(deadline, time.ticks_ms())
             order = '{"batch":1,"expires":%d000000}' % left
             if left <= 0:
@@ -62,7 +62,7 @@ def take(box, deadline):
                 left = 0
             nc.publish(subject, order, sub.reply)
             moved(sub)
-            msg = _answer(sub, time.ticks_add(time.ticks_ms(), left + _ANSWER))
+            msg = answer(sub, time.ticks_add(time.ticks_ms(), left + _ANSWER))
             status = 503
             if msg:
                 if msg.reply:  # what the server says has none
@@ -74,14 +74,14 @@ def take(box, deadline):
                     raise fail(STREAM_FAILED, "refused", nc.url, msg.description)
             if not left or passed(deadline):
                 if status == 503:  # or there is no consumer
-                    ask(nc, "INFO." + box._name, "")
+                    ask(nc, "INFO." + inbox._name, "")
                 return None
     finally:
-        if box._sub:
-            close(box._sub)
+        if inbox._sub:
+            close(inbox._sub)
 
 
-def _answer(sub, end):
+def answer(sub, end):
     """The next message, or what the server says instead; None after `end`, or when it has to be
     asked again, because it is another one."""
     while True:

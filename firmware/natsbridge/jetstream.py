@@ -18,7 +18,6 @@ STREAM_FAILED = "STREAM_FAILED"  # a stream, or its consumer, is not there, or r
 _ANSWER = const(5)  # s without an answer after which a message is published again
 _MOST = const(30)  # s for all of it, where the caller bounds nothing
 _NOBODY = const(8)  # times that no stream may answer: one that starts just now takes a moment
-_LATER = (10008, 10009)  # JetStream is not available yet, or has no leader (server/errors.json)
 _PAUSE = const(250)  # ms before a message is published again
 
 
@@ -48,7 +47,8 @@ def publish(nc, subject, payload, msg_id, deadline):
                     answer = answer["error"]
                     key = "store"
                     why = answer.get("description")
-                    if answer.get("err_code") not in _LATER:
+                    # It is not available yet, or has no leader (server/errors.json).
+                    if answer.get("err_code") not in (10008, 10009):
                         left = 0
         except NATSBridgeError as e:
             if e.code != NATS_CONNECTION_FAILED or not nc._options["reconnect"]:
@@ -63,18 +63,18 @@ def publish(nc, subject, payload, msg_id, deadline):
 
 def wait(nc):
     """Wait before the server is asked again."""
-    end = time.ticks_add(time.ticks_ms(), _PAUSE)
+    end = until(_PAUSE / 1000)
     while not passed(end):
         nc.serve()
         time.sleep_ms(20)
 
 
-def ask(nc, what, text):
+def ask(nc, name, text):
     """Ask JetStream for something.
 
     Raises STREAM_FAILED with what it says, NATS_CONNECTION_FAILED.
     """
-    msg = request(nc, "$JS.API.CONSUMER." + what, text, None, None)
+    msg = request(nc, "$JS.API.CONSUMER." + name, text, None, None)
     if not msg or not len(msg):
         raise fail(STREAM_FAILED, "off", nc.url)
     error = json.loads(msg.data).get("error")
@@ -87,7 +87,7 @@ def request(nc, subject, payload, deadline, headers):
     end = until(_ANSWER)
     if deadline is not None and time.ticks_diff(deadline, end) < 0:
         end = deadline
-    sub = nc._options["answers"] = listen(nc, nc._options.get("answers"))
+    sub = nc._options["inbox"] = listen(nc, nc._options.get("inbox"))
     reply = sub.reply
     try:
         nc.publish(subject, payload, reply, headers)

@@ -147,20 +147,20 @@ class JsonPull:
             if at < 0:
                 raise Malformed("bad escape")
             return '"\\/\b\f\n\r\t'[at]
-        code = self._hex4()
+        code = self.hex()
         if 0xD800 <= code < 0xE000:
             low = 0
             if self.peek() == _BACKSLASH:
                 self.pos += 1
                 if self.peek() == _U:
                     self.pos += 1
-                    low = self._hex4()
+                    low = self.hex()
             if code >= 0xDC00 or not 0xDC00 <= low < 0xE000:
                 raise Malformed("bad escape")
             code = 0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00)
         return chr(code)
 
-    def _hex4(self):
+    def hex(self):
         code = 0
         for _ in range(4):
             digit = b"0123456789abcdef".find(bytes((self.peek(),)).lower())

@@ -52,7 +52,7 @@ def answer(nc, msg, env, error, nack_subjects):
     if (
         not is_subject(subject)
         or (subject != msg.reply and not any(matches(p, subject) for p in nack_subjects))
-        or subject[0] == "$"
+        or subject[:1] == "$"
         or error.code == INVALID_ENVELOPE
         or "error" in env
         or env.get("msg_purpose") == "NACK"

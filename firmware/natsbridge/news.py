@@ -12,7 +12,7 @@ _TEXT = const(512)  # characters of what was refused
 _PIECES = const(128)  # of the reader's buffer that an INFO may have: 64 KB
 
 
-def parse_info(line):
+def parse(line):
     """The dict in an ``INFO {...}`` line."""
     try:
         info = json.loads(line[5:]) if line[:5].upper() == b"INFO " else None
@@ -23,7 +23,7 @@ def parse_info(line):
     return info
 
 
-def shorten(line, n):
+def trunc(line, n):
     """The beginning of a line, in `n` pieces so far, without the servers that nobody will use
     if it is an INFO. Raises ValueError when it is endless."""
     if n > _PIECES:
@@ -38,7 +38,7 @@ def shorten(line, n):
     return line
 
 
-def take_info(nc, info):
+def update(nc, info):
     """Do what the server's INFO says: max_payload, headers, other servers, lame duck."""
     options = nc._options
     nc.max_payload = info.get("max_payload", nc.max_payload or 1048576)
@@ -76,7 +76,7 @@ def take_info(nc, info):
 def read(nc, line):
     """Do what an INFO or -ERR line says. Raises OSError if it ends the connection."""
     if line[:4].upper() != b"-ERR":
-        return take_info(nc, parse_info(line))
+        return update(nc, parse(line))
     why = str(line[5:], "utf-8").strip("' ")[:_TEXT]
     low = why.lower()
     subs = nc._subs
@@ -85,12 +85,12 @@ def read(nc, line):
         for sid in subs:
             sub = subs[sid]
             if words[1:2] == [sub.subject] and sub.queue in words[3:4] + [""]:
-                _refuse(nc, sub, why)
+                cancel(nc, sub, why)
     elif low.startswith("maximum subscriptions"):
         # It says not which: they are refused in the order in which they were made.
         for sid in sorted(subs, reverse=True):
             if not subs[sid]._error:
-                return _refuse(nc, subs[sid], why)
+                return cancel(nc, subs[sid], why)
     elif low.startswith("permissions violation") or low in (
         "invalid subject",
         "invalid publish subject",
@@ -101,7 +101,7 @@ def read(nc, line):
         raise OSError(why)
 
 
-def _refuse(nc, sub, why):
+def cancel(nc, sub, why):
     if not sub._error:
         sub._error = why
         nc._trouble.append(sub)

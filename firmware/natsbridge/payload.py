@@ -54,9 +54,9 @@ def is_subject(subject, wildcards=False):
     for word in words:
         if not word or (word in ("*", ">") and not wildcards):
             return False
-        for c in word:
-            if c <= " " or c == "\x7f":
-                return False
+    for c in subject.encode():  # each character of a str would stay in the heap as a name
+        if c <= 32 or c == 127:
+            return False
     return ">" not in words[:-1]
 
 

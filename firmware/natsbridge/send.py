@@ -82,7 +82,7 @@ def smartsend(
 
         msg_json = EnvelopeJSON(env, compose(env, data, size_threshold), on_progress)
         if not nc:
-            nc = _connect(broker_url, timeout)
+            nc = dial(broker_url, timeout)
         buf = nc.scratch
         nc.scratch = None  # a callback that sends needs another
         env["broker_url"] = nc.url
@@ -110,7 +110,7 @@ def smartsend(
             upload_links = None
         errors.make_room(6144 if durable else 0, "send", "envelope", "jetstream")
         msg_json.buf = buf
-        _trace(env["correlation_id"], msg_json, subject)
+        step(env["correlation_id"], msg_json, subject)
         nc.bound(deadline)
         if durable:
             from .jetstream import publish
@@ -151,12 +151,12 @@ def smartsend(
     return env, msg_json
 
 
-def _trace(correlation_id, msg_json, subject):
+def step(correlation_id, msg_json, subject):
     if log.enabled:  # the length of an envelope costs composing its text
         trace(correlation_id, "Publishing %d bytes to %s" % (len(msg_json), subject))
 
 
-def _connect(url, timeout):
+def dial(url, timeout):
     from .dial import connect
 
     return connect(url, timeout=5 if timeout is None else timeout)
@@ -167,9 +167,9 @@ def publish_message(nats, subject, msg_json, correlation_id=""):
 
     Raises as Connection.publish and connect do.
     """
-    _trace(correlation_id, msg_json, subject)
+    step(correlation_id, msg_json, subject)
     if isinstance(nats, str):
-        with _connect(nats, None) as nc:
+        with dial(nats, None) as nc:
             nc.publish(subject, msg_json)
             nc.flush()
     else:

@@ -5,8 +5,6 @@ from .errors import INVALID_ARGUMENT, check, fail, make_room
 from .stream import passed, until
 from .subscription import Msg
 
-ACK = "$JS.ACK."
-
 
 class Inbox:
     """What a stream has for a consumer; see Connection.inbox."""
@@ -55,13 +53,10 @@ class StoredMsg(Msg):
         if self.claim:
             claim = self.claim
             ack = self.claim = None  # free to be dropped
-            try:
-                make_room(24576, "recover", "http")
-                from .recover import consume
+            make_room(24576, "recover", "http")
+            from .recover import consume
 
-                consume(*claim)
-            except MemoryError:
-                pass  # as in smartreceive
+            consume(*claim)
             consume = None
         ack = None
         make_room(0)
@@ -79,16 +74,16 @@ class StoredMsg(Msg):
         """It takes longer: the time after which it comes again begins anew."""
         self._say("+WPI")
 
-    def _say(self, word):
-        if self.reply[:8] != ACK:
+    def _say(self, text):
+        if self.reply[:8] != "$JS.ACK.":
             raise fail(INVALID_ARGUMENT, "stored", self.subject)
-        if word:
-            self.connection.publish(self.reply, word)
+        if text:
+            self.connection.publish(self.reply, text)
 
     def extend(self, nc):
         """For smartreceive: if an inbox has it, say in_progress() in time whenever `nc` is idle,
         until that has its `idle` back."""
-        if self.reply[:8] == ACK:
+        if self.reply[:8] == "$JS.ACK.":
             self.idle = nc.idle
             self.deadline = until(0)
             nc.idle = self.tick
@@ -99,6 +94,6 @@ class StoredMsg(Msg):
             self.deadline = until(self.sub.inbox._wait / 2)
             stream = self.connection._stream
             if stream and not self.connection._busy:
-                stream.post(("PUB %s 4\r\n+WPI\r\n" % self.reply).encode())
+                stream.post(b"PUB %s 4\r\n+WPI\r\n" % self.reply)
         if self.idle:
             self.idle()

@@ -44,7 +44,7 @@ class Stream:
     computes it (RP2040: seconds). Options that are not enough are INVALID_ARGUMENT here.
 
     The name look-up blocks as long as the port lets it: it cannot be bounded from here. Without a
-    host nothing is connected yet: tcp.connecting does that, step by step.
+    host nothing is connected yet: tcp.open_connection does that, step by step.
     """
 
     def __init__(self, host, port, deadline=None, idle=None, tls=None):
@@ -69,10 +69,10 @@ class Stream:
             self.last = now
             self.idle()
 
-    def wait(self, deadline, flag=select.POLLIN):
+    def wait(self, deadline, flags=select.POLLIN):
         """Wait until `deadline` (ticks_ms; None: for ever) for something to read, or for the poll
-        events `flag`: the events, 0 if none came."""
-        self.poll.modify(self.raw, flag)
+        events `flags`: those that came, or 0."""
+        self.poll.modify(self.raw, flags)
         while True:
             ms = _SLICE
             if deadline is not None:
@@ -84,28 +84,24 @@ class Stream:
             if passed(deadline):
                 return 0
 
-    def _wait(self, flag, end=None):
+    def _wait(self, flags, end=None):
         """Likewise, until `end`, at first for as long as any single wait may last: the end for the
         next wait, if the socket woke up for nothing. Raises OSError(ETIMEDOUT)."""
         if end is None:
             end = time.ticks_add(time.ticks_ms(), _STALL)
             if self.deadline is not None and time.ticks_diff(self.deadline, end) < 0:
                 end = self.deadline
-        if passed(end) or not self.wait(end, flag):
+        if passed(end) or not self.wait(end, flags):
             raise OSError(errno.ETIMEDOUT)
         return end
 
-    def recv(self, buf, n):
-        """Read up to `n` bytes into `buf` without waiting: their number, 0 at the end, None if
-        nothing is there yet."""
-        return self.socket.readinto(buf, n)
-
-    def readinto(self, buf, n):
-        """Read 1 to `n` bytes into `buf`: their number, 0 at the end of the stream."""
+    def readinto(self, buf, n, wait=True):
+        """Read 1 to `n` bytes into `buf`: their number, 0 at the end of the stream, None if nothing
+        is there yet and not `wait`."""
         end = None
         while True:
             got = self.socket.readinto(buf, n)
-            if got is not None:
+            if got is not None or not wait:
                 return got
             end = self._wait(select.POLLIN, end)
 
@@ -156,8 +152,7 @@ class Stream:
 class Reader:
     """Reads from `source` through a buffer of `size` bytes.
 
-    `source` needs ``readinto(buf, n)`` (waits; 0 at the end) and, for `fill(False)`,
-    ``recv(buf, n)`` (None when nothing is there yet).
+    `source` needs ``readinto(buf, n, wait)``, as Stream has it.
     """
 
     def __init__(self, source, size):
@@ -168,6 +163,7 @@ class Reader:
         self.end = 0
         self.head = b""  # of a line longer than the buffer
         self.more = 0  # buffers of it
+        self.poll = b"PING\r\n"  # what asks the peer for a sign of life
 
     def fill(self, wait=True):
         """Read more: the number of bytes, 0 at the end, None if nothing is there and not `wait`."""
@@ -184,7 +180,7 @@ class Reader:
             room = len(buf) - rest
         if self.end:
             buf = self.view[self.end :]
-        got = self.source.readinto(buf, room) if wait else self.source.recv(buf, room)
+        got = self.source.readinto(buf, room, wait)
         if got:
             self.end += got
         return got
@@ -206,9 +202,9 @@ class Reader:
                 try:
                     self.head += bytes(self.buf)
                     if self.more & 3 == 0:
-                        from .news import shorten
+                        from .news import trunc
 
-                        self.head = shorten(self.head, self.more)
+                        self.head = trunc(self.head, self.more)
                 except MemoryError:
                     raise ValueError("a line that does not fit the heap")
             return None
@@ -236,9 +232,7 @@ class Reader:
         not `wait`."""
         have = self.end - self.pos
         if not have:
-            if wait:
-                return self.source.readinto(buf, n)
-            return self.source.recv(buf, n)
+            return self.source.readinto(buf, n, wait)
         n = min(n, have)
         buf[:n] = self.view[self.pos : self.pos + n]
         self.pos += n
@@ -257,10 +251,10 @@ class Reader:
 
 
 if hasattr(bytearray, "find"):
-    find = bytearray.find  # find(buf, what, start, end): where `what` first is, or -1
+    find = bytearray.find  # find(buf, sub, start, end): where `sub` first is, or -1
 
 else:  # MicroPython 1.19
 
-    def find(buf, what, start, end):
-        at = bytes(memoryview(buf)[start:end]).find(what)
+    def find(buf, sub, start, end):
+        at = bytes(memoryview(buf)[start:end]).find(sub)
         return at if at < 0 else at + start

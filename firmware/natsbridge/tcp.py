@@ -6,14 +6,11 @@ import socket
 
 from .errors import drop
 
-# EINPROGRESS: 115 on Linux and ESP32's lwIP sockets, 119 in newlib; the errno module is the port's.
-_CONNECTING = (errno.EINPROGRESS, errno.EALREADY, 115, 119)
-
 
 def connect(stream, host, port, tls):
     """Connect `stream`, within its deadline, and begin TLS if there are options for it."""
     try:
-        for flag in connecting(stream, host, port):
+        for flag in open_connection(stream, host, port):
             stream._wait(flag)
         if tls:
             from .tls import Handshake
@@ -26,7 +23,7 @@ def connect(stream, host, port, tls):
         drop("tcp")
 
 
-def connecting(stream, host, port):
+def open_connection(stream, host, port):
     """Connect `stream` to the first address of `host` that answers. Yields the poll events to wait
     for, as often as it must wait.
 
@@ -36,7 +33,7 @@ def connecting(stream, host, port):
     while True:
         info = found.pop(0)
         try:
-            yield from _open(stream, info)
+            yield from start(stream, info)
             return
         except OSError:
             if not found:
@@ -44,7 +41,7 @@ def connecting(stream, host, port):
             stream.close()
 
 
-def _open(stream, info):
+def start(stream, info):
     stream.socket = stream.raw = s = socket.socket(info[0], socket.SOCK_STREAM)
     s.setblocking(False)
     try:
@@ -56,7 +53,8 @@ def _open(stream, info):
     try:
         s.connect(info[-1])
     except OSError as e:
-        if e.errno not in _CONNECTING:
+        # EINPROGRESS: 115 on Linux and ESP32's lwIP sockets, 119 in newlib; errno is the port's.
+        if e.errno not in (errno.EINPROGRESS, errno.EALREADY, 115, 119):
             raise
     stream.poll.register(s, select.POLLOUT)
     while True:

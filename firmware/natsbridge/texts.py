@@ -31,10 +31,13 @@ msg: smartreceive takes a Msg, not %r; next() returns None when nothing came
 read: the message on %s is no longer there: it was read already, or another call read past it; \
 use a large message before the next call
 limit: %s can't be %r: it is a number (of bytes, things or attempts a whole one) from %d on
+mqtt: MQTT knows no %s; connect to nats:// or tls:// for them
+mqtt-sub: MQTT knows no queue groups, and one subscription for each subject; %s has one
+mqtt-servers: the servers must all be mqtt:// and mqtts://, or none of them
 payloads: data must be a list of at most 64 payloads (dataname, value, payload_type)
 rewind: a source can't be read again: %s; pass bytes or a seekable file
 payload: the payload %r is no bytes and no str
-scheme: the server's URL begins with %s://; this version connects to nats:// and tls://
+scheme: the server's URL begins with %s://; this version connects to nats:// and tls://, mqtt:// and mqtts://
 server: server %r has no host and port; write nats://host:4222
 servers: servers must be a URL such as nats://192.168.1.10:4222, or a list of them
 sign: jwt and nkey need sign, a function that signs the server's nonce: sign(nonce) -> 64 bytes
@@ -53,6 +56,10 @@ tls-verify: this MicroPython can't verify a TLS server; take 1.21 or newer, or, 
 is sent, pass tls={"verify": False}
 url: the URL %s is refused: it must be http://host[:port]/path or https, of at most 1024 characters, with none \
 in it that two programs can read in two ways
+topic: the subject %r has no topic in MQTT, because of a slash, + or # in its words; take dotted words \
+such as 'lab.camera'
+will: a will is (subject, payloads), with payloads as smartsend takes them, of a mqtt:// connection
+session: the server keeps the session of a client with an id: pass id
 unsized: an upload handler needs the size of its data; pass bytes or a seekable file
 kinds: nats_connection must be what connect() returned, a handler a function, and removable a bool
 stored: the message on %s is of no inbox: nothing can be said of it

@@ -96,13 +96,14 @@ class Upload(Connection):
             head = "Content-Type: application/json\r\nContent-Length: %d\r\n" % len(start)
             self.request("POST", self.base + "/upload", head, start)
             self.server = self.base
-            answer = self._answer("uploadToken")
+            answer = self.loads("uploadToken")
             if answer:  # else the ttl was too long, and there is another one now
                 self.token = answer["uploadToken"]
                 self.id = answer["id"]
             answer = None  # it takes kilobytes
         name = ""  # under which the file is stored: safe in a URL and in a header
-        for c in self.dataname[:64]:
+        for i in range(min(64, len(self.dataname))):
+            c = self.dataname[i : i + 1]  # as in files.py
             name += c if c.isalpha() or c.isdigit() or c in "._-" else "_"  # (é is no letter here)
         start = name.lstrip(".")
         name = "_" * (len(name) - len(start)) + start or "payload"
@@ -150,7 +151,7 @@ class Upload(Connection):
                 progress(self.dataname, at, size)
         self.push(1)
         more = more and write(end, 0, len(end))
-        answer = self._answer("id")
+        answer = self.loads("id")
         if md5 and answer.get("fileMd5"):
             more = more and answer["fileMd5"] == str(hexlify(md5.digest()), "utf-8")
         if not more or answer.get("fileSize", at) != at:
@@ -159,7 +160,7 @@ class Upload(Connection):
         url = "%s/file/%s" % (self.server, self.id) + "/%s/%s" % (self.file, name)
         return url, at, str(hexlify(sha256.digest()), "utf-8")
 
-    def _answer(self, token):
+    def loads(self, token):
         """The JSON answered, with an id and a token that can't break out of a URL or a header.
         None for a refusal that has been mended."""
         if self.answer() != 200:

@@ -52,16 +52,10 @@ def sample(*_):
         peak = max(peak, gc.mem_alloc())
 
 
-def recv(self, buf, n):
+def readinto(self, buf, n, wait=True):
     if reads >= 0:
         sample()
-    return self.socket.readinto(buf, n)
-
-
-def readinto(self, buf, n):
-    if reads >= 0:
-        sample()
-    return plain(self, buf, n)
+    return plain(self, buf, n, wait)
 
 
 def upload(job):
@@ -85,7 +79,6 @@ class Once:
 
 
 plain = stream.Stream.readinto
-stream.Stream.recv = recv
 stream.Stream.readinto = readinto
 does = {"receive": receive, "measured": measured, "upload": upload}
 nc = natsbridge.connect(broker, name="device")

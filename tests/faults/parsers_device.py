@@ -59,15 +59,14 @@ class Wire:
 
     def __init__(self, data, sizes=(), events=None):
         self.socket = self.raw = Peer(data, sizes)
-        self.recv = self.socket.readinto
         self.write = self.socket.write
         self.reader = stream.Reader(self, 512)
         self.events = events
 
-    def readinto(self, buf, n):
+    def readinto(self, buf, n, wait=True):
         while True:
-            got = self.recv(buf, n)
-            if got is not None:
+            got = self.socket.readinto(buf, n)
+            if got is not None or not wait:
                 return got
 
     def post(self, line=b""):
@@ -125,7 +124,7 @@ def listen():
         if line[:4].upper() == b"-ERR":
             nc._stream.events.append(("-ERR", str(line[5:], "utf-8").strip("' ").lower()))
         else:
-            nc._stream.events.append(("INFO", told(news.parse_info(line))))
+            nc._stream.events.append(("INFO", told(news.parse(line))))
         really(nc, line)
 
     news.read = hear

@@ -100,14 +100,14 @@ def device_connects(
     attempts: list[float] = []
 
     class Dialer(greet.Dialer):  # type: ignore[misc]
-        def _greet(self, server: object) -> Iterator[int]:
+        def greet(self, server: object) -> Iterator[int]:
             attempts.append((clock.ms - since) / 1000)
             if attempts[-1] < outage:
                 raise OSError("refused")
             yield from ()
 
     nc = SimpleNamespace(_stream=None, url="nats://broker:4222", _options=options)
-    for _ in Dialer(nc).steps:
+    for _ in Dialer(nc).generator:
         clock.ms = max(clock.ms, options["hold"] or 0)
     return attempts
 

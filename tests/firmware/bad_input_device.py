@@ -24,14 +24,9 @@ def sample():
         peak = max(peak, gc.mem_alloc())
 
 
-def recv(self, buf, n):
+def readinto(self, buf, n, wait=True):
     sample()
-    return self.socket.readinto(buf, n)
-
-
-def readinto(self, buf, n):
-    sample()
-    return wait(self, buf, n)
+    return plain(self, buf, n, wait)
 
 
 def act(nc, sub):
@@ -77,7 +72,6 @@ def main():
     print(left, top, ms, result)
 
 
-wait = stream.Stream.readinto
-stream.Stream.recv = recv
+plain = stream.Stream.readinto
 stream.Stream.readinto = readinto
 main()

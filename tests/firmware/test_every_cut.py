@@ -177,8 +177,8 @@ class Wire:
         self._left -= n
         return n
 
-    def readinto(self, buf: Any, n: int) -> int:
-        while (got := self.recv(buf, n)) is None:
+    def readinto(self, buf: Any, n: int, wait: bool = True) -> int | None:
+        while (got := self.recv(buf, n)) is None and wait:
             pass
         return got
 

@@ -46,13 +46,12 @@ class Pieces(io.BytesIO):
 
     step = 1 << 20
 
-    def readinto(self, buf: Any, n: int | None = None) -> int:  # type: ignore[override]
+    def readinto(  # type: ignore[override]
+        self, buf: Any, n: int | None = None, wait: bool = True
+    ) -> int:
         piece = self.read(min(len(buf) if n is None else n, self.step))
         buf[: len(piece)] = piece
         return len(piece)
-
-    def recv(self, buf: Any, n: int) -> int:
-        return self.readinto(buf, n)
 
 
 def pieces(data: bytes, step: int) -> Pieces:

@@ -48,6 +48,10 @@ CLASSES = {
 #: Parameters that the firmware alone has, and why.
 PARAMETERS = {
     ("connect", "on_idle"): "a device has one thread: what else it does while it waits",
+    **{
+        ("connect", name): "MQTT is for devices: desktops reach the same server over NATS"
+        for name in ("qos", "will", "session", "max_payload")
+    },
 }
 
 Signature = list[tuple[str, str, str]]
@@ -165,6 +169,7 @@ EXCEPTIONS = {
     ("firmware", "Connection", "serve"): "for uploads and downloads: answers PINGs meanwhile",
     ("firmware", "Connection", "poll"): "for who does something else meanwhile: takes what came",
     ("firmware", "Connection", "idle"): "on_idle, for uploads and downloads to call",
+    ("firmware", "Connection", "send"): "what MQTT does in another way",
     ("firmware", "Connection", "scratch"): "a buffer that smartsend and smartreceive share",
     ("firmware", "Msg", "connection"): "for smartreceive; on the host it is private",
     ("firmware", "Msg", "sub"): "for the connection's queue",
