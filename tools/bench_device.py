@@ -42,6 +42,12 @@ def acknowledged(nc, sub):
         nc.publish("bench.out", data)
 
 
+def keep(nc, sub):
+    for _ in range(count):
+        data = [("a", b"x" * 16, "binary")]
+        natsbridge.smartsend("bench.kept", data, nats_connection=nc, durable=True)
+
+
 def take(nc, sub):
     for _ in range(count):
         if len(sub.next(10).data) != 16:
@@ -52,9 +58,7 @@ def main():
     nc = natsbridge.connect(os.getenv("MQTT_URL") if job == "acknowledged" else None)
     sub = nc.subscribe(subject)
     nc.flush()
-    jobs = {"send": send, "upload": send, "publish": publish, "take": take}
-    jobs["acknowledged"] = acknowledged
-    do = jobs.get(job, receive)
+    do = {"upload": send, "download": receive}.get(job) or globals()[job]
     print("ready")
     while sys.stdin.readline():
         t = time.ticks_us()

@@ -20,6 +20,7 @@ from stage import BUILD, MICROPYTHON, ToolError, mqtt_server, process
 
 OURS = "bench_device"
 BARE = "bench_bare_device"
+REQUEST = "bench_request_device"
 #: Seconds that one step of a job may take.
 PATIENCE_S = 10
 #: Seconds for what was published to arrive at a device that is not yet reading.
@@ -33,7 +34,7 @@ class Job:
     """Something that a device does: `do` is its name in the device programs.
 
     size: bytes. count: messages in a round. goal: ours is to have this share of the bare loop's
-    rate, or more. peers: programs beside ours and the bare loop. bare: another one in its place.
+    rate, or more. peers: programs beside ours and the bare loop, which is the program `bare`.
     """
 
     verb: str
@@ -140,7 +141,7 @@ class Rig:
         self.data = b"x" * 16 if job.size == 16 else os.urandom(job.size)
         (self.folder / "file").write_bytes(self.data)
         self.envelope = b""
-        if job.do in ("receive", "download"):
+        if job.do in ("receive", "download", "keep"):
             env, text = await natsbridge.smartsend(
                 "bench.out",
                 [("a", self.data, "binary")],
@@ -149,6 +150,8 @@ class Rig:
                 size_threshold=1 if job.do == "download" else 1_000_000,
             )
             self.envelope = text.encode()
+            if job.do == "keep":
+                (self.folder / "file").write_bytes(self.envelope)
             if job.do == "download":
                 self.environment["FILE_URL"] = env["payloads"][0]["data"]
 
@@ -267,4 +270,5 @@ async def rig(folder: Path) -> AsyncIterator[Rig]:
         FileServer(folder / "store") as server,
         await natsbridge.connect(nats_url) as nc,
     ):
+        await nc.client.jetstream().add_stream(name="KEPT", subjects=["bench.kept"])
         yield Rig(folder, nats_url, mqtt_url, server.url, nc)
