@@ -170,7 +170,7 @@ async def bench(rounds: int, quick: bool) -> None:
         f" Medians of {rounds} rounds,\n"
         f"of {(rounds + 1) // 2} for 20 MB.\n"
         "Bare: a loop for this one job on a blocking socket, with the same buffers and\n"
-        "hashes, and no checks; for MQTT umqtt.simple, for acknowledged sends nc.request()\n"
+        "hashes, and no checks; for MQTT umqtt.simple; for acknowledged sends nc.request\n"
         "with a text that is ready. Ratio: ours to bare, round by round.\n\n"
         f"{'':25}{'bare':>7}{'ours':>8} {'':5}{'ratio':>6}  {'min-max':9}{'goal':>6}"
     )
