@@ -56,6 +56,7 @@ class Wire:
 
     deadline = None
     rest = ()
+    out = 1
 
     def __init__(self, data, sizes=(), events=None):
         self.socket = self.raw = Peer(data, sizes)

@@ -329,7 +329,7 @@ def fetch(answers: list[bytes], sizes: Any, size: int, sha256: str) -> Any:
             source.step = next(turns, 1 << 20)
             return source.readinto(buf, n)
 
-        it = types.SimpleNamespace(readinto=readinto, close=lambda: None)
+        it = types.SimpleNamespace(readinto=readinto, close=lambda: None, out=1)
         it.socket = types.SimpleNamespace(readinto=readinto, write=lambda buf, start, n: n)
         return it
 
