@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from conftest import NatsServer
 from fault_proxy import PLAIN, FaultProxy, Link
 from natsbridge import sync
 from natsbridge.cli import sources
+from natsbridge.sink import FileTarget
 
 DURABLE = ("--durable=desk", "--timeout=0.5")
 
@@ -138,6 +140,36 @@ def test_what_can_never_be_received_is_kept_and_does_not_come_again(
     assert kept.read_bytes() == b"no envelope"
     run.inside(*words).ended()
     assert len(list(Path(run.cwd, "received").iterdir())) == 1
+
+
+@pytest.mark.parametrize("message", [b"no envelope", b""], ids=["none of ours", "ours"])
+def test_what_the_folder_has_no_room_for_stays_in_the_stream(
+    run: Runner, server: NatsServer, message: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.inside("stream", "create", "LAB", "lab.>").ended()
+    if message:
+        with sync.connect(server.url) as nc:
+            nc.publish("lab.a", message)
+            nc.flush()
+    else:
+        send(server, "one")
+
+    def write(self: FileTarget, data: bytes) -> None:
+        raise self._failed(OSError(errno.ENOSPC, "No space left on device"))
+
+    words = "receive", "lab.>", "--durable=desk", "--timeout=3"
+    with monkeypatch.context() as full:
+        full.setattr(FileTarget, "write", write)
+        told = run.inside(*words).failed("INVALID_ARGUMENT", "cannot write into the folder")
+    assert "No space left" in told
+    assert list(Path(run.cwd, "received").iterdir()) == []
+    send(server, "two")
+    again = run.inside(*words).ended(1 if message else 0)
+    assert ("INVALID_ENVELOPE" in again.err) == bool(message)
+    received = Path(run.cwd, "received")
+    assert len(list(received.glob("note*.txt"))) == (1 if message else 2)
+    assert [f.read_bytes() for f in received.glob("*.failed.json")] == [message][: len(message)]
+    assert "desk: 0 wait, 0 not acknowledged" in run.inside("stream", "info", "LAB").ended().out
 
 
 def test_send_says_whether_it_is_stored(run: Runner, server: NatsServer) -> None:

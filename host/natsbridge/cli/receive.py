@@ -28,6 +28,7 @@ from natsbridge.client import Msg
 from natsbridge.download import in_thread
 from natsbridge.errors import (
     DESERIALIZATION_ERROR,
+    INVALID_ARGUMENT,
     PAYLOAD_TOO_LARGE,
     NATSBridgeError,
 )
@@ -218,12 +219,18 @@ class _Receiver:
                 self._show(msg, record, time.monotonic() - begun)
                 await self._acknowledge(msg)
         except (OSError, SystemExit) as e:  # of stdout: it is full, or whoever reads it has gone
-            if self._unwritable is None:
-                self._unwritable = e
-                assert self._main is not None
-                self._main.cancel()
+            self._stop(e)
         finally:
             bars.close()
+
+    def _stop(self, e: BaseException) -> bool:
+        """End at once, as nothing can be written any more: whether this is the first to say so."""
+        if self._unwritable is not None:
+            return False
+        self._unwritable = e
+        assert self._main is not None
+        self._main.cancel()
+        return True
 
     async def _saved(self, msg: Msg, bars: Bars) -> dict[str, Any]:
         """Receive a message into the folder; return its envelope."""
@@ -260,8 +267,18 @@ class _Receiver:
     async def _keep(self, msg: Msg, e: NATSBridgeError | None = None) -> None:
         """Keep a message that was not received, unless it comes again."""
         kept = None
-        if await self.source.failed(msg, e):
-            kept = await in_thread(self.folder.keep, msg.data, self.source.last)
+        try:
+            if await self.source.failed(msg, e):
+                kept = await in_thread(self.folder.keep, msg.data, self.source.last)
+                await self.source.kept(msg)
+        except NATSBridgeError as full:  # of the folder: the stream has it still
+            e = full
+            await self.source.failed(msg, e)
+        if e is not None and e.code == INVALID_ARGUMENT and self.source.last:
+            # So it would be with every other one: they stay in the stream until it is mended.
+            if self._stop(e):
+                self._failed(e, msg)
+            return
         if e is not None:
             self._failed(e, msg, kept)
         if kept is not None:
