@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import json
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import natsbridge
 from command import Runner
 from conftest import NatsServer
 from fault_proxy import PLAIN, FaultProxy, Link
 from natsbridge import sync
 from natsbridge.cli import sources
+from natsbridge.cli.receive import AT_ONCE
+from natsbridge.inbox import StoredMsg
 from natsbridge.sink import FileTarget
 
 DURABLE = ("--durable=desk", "--timeout=0.5")
@@ -170,6 +175,28 @@ def test_what_the_folder_has_no_room_for_stays_in_the_stream(
     assert len(list(received.glob("note*.txt"))) == (1 if message else 2)
     assert [f.read_bytes() for f in received.glob("*.failed.json")] == [message][: len(message)]
     assert "desk: 0 wait, 0 not acknowledged" in run.inside("stream", "info", "LAB").ended().out
+
+
+def test_no_more_is_taken_from_the_stream_than_is_received_at_a_time(
+    run: Runner, server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waited in hand would come again after ack_wait, and be saved twice."""
+    run.inside("stream", "create", "LAB", "lab.>").ended()
+    for number in range(2 * AT_ONCE):
+        send(server, str(number))
+    pending = []
+    real = natsbridge.smartreceive
+
+    async def slowly(msg: StoredMsg, **options: Any) -> dict[str, Any]:
+        await asyncio.sleep(0.5)
+        js = msg._inbox._connection.client.jetstream()
+        info = await js.consumer_info("LAB", "desk")
+        pending.append(info.num_ack_pending or 0)
+        return await real(msg, **options)
+
+    monkeypatch.setattr(natsbridge, "smartreceive", slowly)
+    run.inside("receive", "lab.>", "--durable=desk", "--count", 2 * AT_ONCE).ended()
+    assert max(pending) == AT_ONCE
 
 
 def test_send_says_whether_it_is_stored(run: Runner, server: NatsServer) -> None:

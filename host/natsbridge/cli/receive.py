@@ -44,7 +44,8 @@ Examples:
 
 #: Messages with files to fetch, and without, that are received at a time.
 AT_ONCE = 8
-#: Messages that are in hand: those that wait for their turn, too.
+#: Messages that are in hand: those that wait for their turn, too. Of what a stream keeps none waits
+#: here: it would come again meanwhile.
 IN_HAND = 64
 #: Width of each column: with the rate and the spaces between, it makes 80.
 COLUMNS = (8, 8, 7, 16, 10, 8, 6)
@@ -118,7 +119,7 @@ class _Receiver:
         self.nack = nack
         self.failed = 0
         self.started = 0
-        self._room = asyncio.Semaphore(IN_HAND)
+        self._room = asyncio.Semaphore(AT_ONCE if durable else IN_HAND)
         # A file that takes long holds up nobody who sends none.
         self._turns = {has: asyncio.Semaphore(AT_ONCE) for has in (False, True)}
         self._tasks: dict[asyncio.Task[None], Msg] = {}
