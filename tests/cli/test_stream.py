@@ -20,6 +20,7 @@ from fault_proxy import PLAIN, FaultProxy, Link
 from natsbridge import sync
 from natsbridge.cli import sources
 from natsbridge.cli.receive import AT_ONCE
+from natsbridge.errors import NATS_CONNECTION_FAILED, NATSBridgeError
 from natsbridge.inbox import StoredMsg
 from natsbridge.sink import FileTarget
 
@@ -197,6 +198,27 @@ def test_no_more_is_taken_from_the_stream_than_is_received_at_a_time(
     monkeypatch.setattr(natsbridge, "smartreceive", slowly)
     run.inside("receive", "lab.>", "--durable=desk", "--count", 2 * AT_ONCE).ended()
     assert max(pending) == AT_ONCE
+
+
+@pytest.mark.parametrize("lost", [2, 99])
+def test_what_is_not_confirmed_is_acknowledged_again(
+    run: Runner, server: NatsServer, lost: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.inside("stream", "create", "LAB", "lab.>").ended()
+    send(server, "one")
+    calls = []
+    real = StoredMsg.ack
+
+    async def ack(self: StoredMsg) -> None:
+        calls.append(self)
+        if len(calls) <= lost:
+            raise NATSBridgeError(NATS_CONNECTION_FAILED, "not confirmed")
+        await real(self)
+
+    monkeypatch.setattr(StoredMsg, "ack", ack)
+    took = run.inside("receive", "lab.>", *DURABLE, "--count", 1).ended()
+    assert ("not confirmed" in took.err) == (lost == 99)
+    assert len(calls) == min(lost + 1, sources.ACKS)
 
 
 def test_send_says_whether_it_is_stored(run: Runner, server: NatsServer) -> None:

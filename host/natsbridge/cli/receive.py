@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import re
 import time
+import weakref
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,7 @@ class _Receiver:
         # A file that takes long holds up nobody who sends none.
         self._turns = {has: asyncio.Semaphore(AT_ONCE) for has in (False, True)}
         self._tasks: dict[asyncio.Task[None], Msg] = {}
+        self._told: weakref.WeakSet[asyncio.Task[None]] = weakref.WeakSet()
         self._main: asyncio.Task[Any] | None = None
         self._unwritable: BaseException | None = None
 
@@ -179,7 +181,7 @@ class _Receiver:
     async def _finish(self, progress: Progress) -> None:
         """Save what has come; of what would have to be fetched first, keep the message."""
         for task, msg in self._tasks.items():
-            if _has_links(msg):
+            if _has_links(msg) and task not in self._told:  # else it is saved, and nearly done
                 task.cancel()
         try:
             async for came in self.source.rest():
@@ -217,6 +219,9 @@ class _Receiver:
                 text = f"a message on {msg.subject}: {type(e).__name__}: {e}"
                 await self._keep(msg, NATSBridgeError(DESERIALIZATION_ERROR, text))
             else:
+                task = asyncio.current_task()
+                assert task is not None
+                self._told.add(task)
                 self._show(msg, record, time.monotonic() - begun)
                 await self._acknowledge(msg)
         except (OSError, SystemExit) as e:  # of stdout: it is full, or whoever reads it has gone

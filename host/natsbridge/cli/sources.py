@@ -18,6 +18,9 @@ LATER_S = 30
 #: The same of what is left as the command ends: what it has asked for is answered until then.
 SOON_S = 1
 
+#: Times that a message is acknowledged, with up to 5 s each, until that is confirmed.
+ACKS = 6
+
 
 class Source(Protocol):
     """Where messages come from. last: whether what has failed for good is nowhere else."""
@@ -100,9 +103,15 @@ class Stored:
             yield msg
 
     async def done(self, msg: Msg) -> None:
-        """Acknowledge it."""
+        """Acknowledge it, and once more while that is not confirmed: the connection may be lost."""
         assert isinstance(msg, StoredMsg)
-        await msg.ack()
+        for left in reversed(range(ACKS)):
+            try:
+                await msg.ack()
+                break
+            except NATSBridgeError:
+                if not left:
+                    raise
 
     async def failed(self, msg: Msg, e: NATSBridgeError | None) -> bool:
         """Have it come again, if that may help: what this side can't do may succeed later."""
