@@ -92,6 +92,18 @@ def test_a_wrong_age_is_a_wrong_argument(run: Runner) -> None:
     run.inside("stream", "create", "A", "x", "--max-age", "7w").ended(2)
 
 
+def test_it_takes_what_the_configuration_says(run: Runner, server: NatsServer) -> None:
+    del run.environ["NATS_URL"]
+    config = f'server = "{server.url}"\ncount = 1\n[stream]\nmax-bytes = 9999\n'
+    other = Path(run.cwd, "other.toml")
+    other.write_text(config)
+    run.inside("--config", other, "stream", "create", "LAB", "lab.>").ended()
+    Path(run.cwd, "natsbridge.toml").write_text(config)
+    assert "up to 10.0 kB" in run.inside("stream", "info", "LAB").ended().out
+    other.write_text("[stream]\ncreate = 1\n")
+    run.inside("--config", other, "stream", "info").ended(2)
+
+
 def test_without_jetstream_it_says_so(bare: Runner, nats_url: str) -> None:
     bare.environ.update(NATS_URL=nats_url)
     bare.inside("stream", "info").failed("has no JetStream")
