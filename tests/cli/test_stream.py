@@ -233,6 +233,24 @@ def test_what_is_not_confirmed_is_acknowledged_again(
     assert len(calls) == min(lost + 1, sources.ACKS)
 
 
+def test_after_a_break_nothing_is_said_to_be_missed_and_it_comes(
+    run: Runner, server: NatsServer
+) -> None:
+    run.inside("stream", "create", "LAB", "lab.>").ended()
+    with FaultProxy(server.url) as broker:
+        words = "--durable=desk", "--server", broker.url
+        process = run.start("receive", "lab.>", *words).says("time ")
+        broker.plan = Link(refused=True)
+        broker.cut()
+        process.says("is lost: trying again")
+        send(server, "meanwhile")
+        broker.plan = PLAIN
+        process.says("Connected again").says("note.txt").stop().ended(130)
+    assert "did not come" not in process.err
+    [note] = Path(run.cwd, "received").glob("note*.txt")
+    assert note.read_text() == "meanwhile"
+
+
 def test_send_says_whether_it_is_stored(run: Runner, server: NatsServer) -> None:
     run.inside("send", "lab.a", "x", "--durable").failed("stream create NAME 'lab.a'")
     run.inside("stream", "create", "LAB", "lab.>").ended()

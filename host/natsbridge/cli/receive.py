@@ -132,7 +132,8 @@ class _Receiver:
         """Receive until --count, --timeout or a signal: the exit code."""
         self.folder.check()
         self._main = asyncio.current_task()
-        async with await self.settings.connect() as nc, breaks_told(self.out, nc):
+        kept = bool(self.durable)
+        async with await self.settings.connect() as nc, breaks_told(self.out, nc, kept):
             count = self.count or 0
             self.source = await open_source(nc, subject, self.queue, count, self.durable)
             where = self.folder.path
