@@ -59,14 +59,21 @@ def test_a_stream_is_made_shown_changed_and_emptied(run: Runner, server: NatsSer
     assert re.search(r"subjects +lab\.> more\.\*", shown)
     assert re.search(r"messages +2, ", shown)
     assert re.search(r"kept +7d, up to 10\.0 kB; when full it drops the oldest", shown)
-    changed = (
-        run.inside("stream", "create", "LAB", "lab.>", "--when-full", "refuse", "--json")
-        .ended()
-        .out
-    )
-    assert json.loads(changed)["created"] is False
+    with sync.connect(server.url) as nc:
+        config = json.loads(nc.request("$JS.API.STREAM.INFO.LAB", b"").data)["config"]
+        config.update(description="of the lab", max_msgs=99, allow_msg_ttl=True)
+        nc.request("$JS.API.STREAM.UPDATE.LAB", json.dumps(config).encode())
+        config = json.loads(nc.request("$JS.API.STREAM.INFO.LAB", b"").data)["config"]
+        assert config["max_msgs"] == 99
+        words = "create", "LAB", "lab.>", "--when-full", "refuse", "--json"
+        changed = run.inside("stream", *words).ended().out
+        assert json.loads(changed)["created"] is False
+        after = json.loads(nc.request("$JS.API.STREAM.INFO.LAB", b"").data)["config"]
+        assert after == {**config, "subjects": ["lab.>"], "discard": "new"}
     [state] = [r["stream"] for r in run.inside("stream", "info", "--json").ended().records]
-    assert (state["max_age"], state["max_bytes"], state["refuses"]) == (86400, 0, True)
+    assert (state["max_age"], state["max_bytes"], state["refuses"]) == (7 * 86400, 9999, True)
+    changed = run.inside("stream", "create", "LAB", "lab.>", "--max-bytes=0", "--max-age=0").ended()
+    assert re.search(r"kept +for ever; when full it refuses more", changed.out)
     run.inside("stream", "purge", "LAB").failed("pass --yes")
     assert "2 messages are removed." in run.inside("stream", "purge", "LAB", "--yes").ended().out
     assert re.search(r"messages +0, ", run.inside("stream", "info", "LAB").ended().out)
