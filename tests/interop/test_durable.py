@@ -54,6 +54,8 @@ EXPECTED = {
     "a larger one": ["ok", True],
     "of other subjects": ["ok", []],
     "of this one": ["ok", ["b"]],
+    "of another subject": ["error", "STREAM_FAILED", True],
+    "of all subjects": ["error", "STREAM_FAILED", True],
     "another inbox of that name": ["ok", ["c"]],
     "has taken it": ["ok", []],
     "a stream for two": ["ok", ""],
