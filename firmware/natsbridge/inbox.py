@@ -32,7 +32,7 @@ def inbox(nc, stream, name, subject, ack_wait):
     where = stream + "." + name
     text = (
         '{"stream_name":"%s","config":{"durable_name":"%s","ack_policy":"explicit",'
-        '"ack_wait":%d000000000,"filter_subject":"%s"}}'
+        '"ack_wait":%d000000000,"filter_subject":"%s"},"action":"create"}'
     ) % (stream, name, ack_wait, subject)
     ask(nc, "DURABLE.CREATE." + where, text)
     from .stored import Inbox, StoredMsg

@@ -29,18 +29,18 @@ Progress = Callable[[str, int, int | None], object]
 T = TypeVar("T")
 
 
-def check_timeout(timeout: float | None) -> None:
+def check_timeout(timeout: float | None, what: str = "timeout") -> None:
     """Refuse a time-out (s) that is neither None nor a finite number >= 0: `INVALID_ARGUMENT`."""
     if timeout is None:
         return
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
         raise NATSBridgeError(
-            INVALID_ARGUMENT, f"timeout must be seconds or None, not {type(timeout).__name__}"
+            INVALID_ARGUMENT, f"{what} must be seconds or None, not {type(timeout).__name__}"
         )
     if not 0 <= timeout < math.inf:
         raise NATSBridgeError(
             INVALID_ARGUMENT,
-            f"timeout must be 0 or more seconds, or None for no limit, not {timeout}",
+            f"{what} must be 0 or more seconds, or None for no limit, not {timeout}",
         )
 
 

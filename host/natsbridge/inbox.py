@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,8 @@ from natsbridge.subjects import check_subject
 from natsbridge.subscription import Msg
 
 if TYPE_CHECKING:
+    from nats.js import JetStreamContext
+
     from natsbridge.client import Connection
 
 __all__ = ["Inbox", "StoredMsg", "open_inbox"]
@@ -34,6 +37,9 @@ __all__ = ["Inbox", "StoredMsg", "open_inbox"]
 #: Seconds for which a server is asked to wait at a time, and the least that it waits.
 SLICE_S = 5.0
 LEAST_S = 0.05
+
+#: What no name of a stream or a consumer has: it is a token of subjects, and a file's name.
+_NO_NAME = re.compile(r"[.*>/\\]")
 
 
 class StoredMsg(Msg):
@@ -81,7 +87,7 @@ class StoredMsg(Msg):
 
     async def nak(self, delay: float = 0) -> None:
         """It can't be done now: it comes again, after `delay` seconds."""
-        check_timeout(delay)
+        check_timeout(delay, "delay")
         await self._say(self._nats.nak(delay))
 
     async def term(self) -> None:
@@ -94,10 +100,14 @@ class StoredMsg(Msg):
 
     async def _say(self, word: Awaitable[None]) -> None:
         connection = self._inbox._connection
+        await connection._call(f"answering the message on {self.subject!r}", self._said(word))
+
+    async def _said(self, word: Awaitable[None]) -> None:
         try:
-            await connection._call(f"answering the message on {self.subject!r}", word)
-        except nats.js.errors.Error as e:  # said already
-            raise NATSBridgeError(INVALID_ARGUMENT, str(e)) from None
+            await word
+        except nats.errors.MsgAlreadyAckdError:  # whose text has all of the message
+            why = f"the message on {self.subject!r} was answered with nak() or term() before"
+            raise NATSBridgeError(INVALID_ARGUMENT, why) from None
 
     def _too_late(self) -> str:
         """Say why a file of it may be gone."""
@@ -188,14 +198,31 @@ class Inbox:
             raise self._connection._failed(what, e) from e
 
 
+async def _check_filter(js: JetStreamContext, stream: str, name: str, subject: str) -> None:
+    """Refuse a consumer that is there for another subject: it would be changed, and who shares it
+    would never get what it has not fetched yet."""
+    try:
+        config = (await js.consumer_info(stream, name)).config
+    except nats.js.errors.NotFoundError:  # of the stream too: making the consumer says so
+        return
+    told = config.filter_subjects or [config.filter_subject or ""]
+    if told != [subject]:
+        before, wanted = (" ".join(words) or "all subjects" for words in (told, [subject]))
+        raise NATSBridgeError(
+            STREAM_FAILED,
+            f"{name!r} of the stream {stream!r} is there for {before}, not for {wanted}: take"
+            " another name for that",
+        )
+
+
 async def open_inbox(
     connection: Connection, stream: str, name: str, subject: str, ack_wait: int
 ) -> Inbox:
     """Return an inbox, and make its consumer if there is none; see `Connection.inbox`."""
     for word in (stream, name):
         check_subject(word)
-        if "." in word:
-            raise NATSBridgeError(INVALID_ARGUMENT, f"{word!r} must not have a dot")
+        if found := _NO_NAME.search(word):
+            raise NATSBridgeError(INVALID_ARGUMENT, f"{word!r} must not have a {found[0]!r}")
     if subject:
         check_subject(subject, wildcards=True)
     check_count(ack_wait, "ack_wait", 1)
@@ -209,6 +236,7 @@ async def open_inbox(
     what = f"opening {name!r} of the stream {stream!r}"
     await connection._stand(what, ANSWER_S)
     try:
+        await _check_filter(js, stream, name, subject)
         await js.add_consumer(stream, config)
         pull = await js.pull_subscribe_bind(name, stream)
     except nats.js.errors.APIError as e:

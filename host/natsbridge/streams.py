@@ -81,37 +81,47 @@ class Streams:
         self,
         name: str,
         subjects: list[str],
-        max_age: int = DAY_S,
+        max_age: int | None = None,
         max_bytes: int | None = None,
-        when_full: str = "drop-oldest",
-        replicas: int = 1,
+        when_full: str | None = None,
+        replicas: int | None = None,
     ) -> tuple[StreamState, bool]:
-        """Make a stream, or change one: its state, and whether it is new."""
+        """Make a stream, or change one: its state, and whether it is new.
+
+        What is None stays as it is; a new stream has `DAY_S`, no limit, drop-oldest and 1.
+        """
         for subject in subjects:
             check_subject(subject, wildcards=True)
-        config = StreamConfig(
-            name=name,
-            subjects=subjects,
-            max_age=max_age,
-            max_bytes=max_bytes or -1,
-            discard=DiscardPolicy.NEW if when_full == "refuse" else DiscardPolicy.OLD,
-            num_replicas=replicas,
-        )
-        new = await self.find(name) is None
-        work = self._js.add_stream(config) if new else self._js.update_stream(config)
-        return await self._state(await self._call(work)), new
+        before = await self._info(name)
+        changes: dict[str, Any] = {"subjects": subjects}
+        if max_age is not None or before is None:
+            changes["max_age"] = DAY_S if max_age is None else max_age
+        if max_bytes is not None or before is None:
+            changes["max_bytes"] = max_bytes or -1
+        if when_full is not None or before is None:
+            changes["discard"] = DiscardPolicy.NEW if when_full == "refuse" else DiscardPolicy.OLD
+        if replicas is not None or before is None:
+            changes["num_replicas"] = replicas or 1
+        if before is None:
+            work = self._js.add_stream(StreamConfig(name=name, **changes))
+        else:
+            work = self._js.update_stream(before.config, **changes)
+        return await self._state(await self._call(work)), before is None
 
     async def find(self, name: str) -> StreamState | None:
         """Return a stream, if there is one of that name."""
+        info = await self._info(name)
+        return None if info is None else await self._state(info)
+
+    async def _info(self, name: str) -> StreamInfo | None:
         try:
-            info = await self._js.stream_info(name)
+            return await self._js.stream_info(name)
         except nats.js.errors.NotFoundError:
             return None
         except ValueError as e:
             raise NATSBridgeError(STREAM_FAILED, f"{name!r} is no name of a stream: {e}") from None
         except (nats.errors.Error, OSError, asyncio.TimeoutError) as e:
             raise self._connection._failed("asking JetStream", e) from e
-        return await self._state(info)
 
     async def info(self, name: str) -> StreamState:
         """Return a stream."""

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import json
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import natsbridge
 from command import Runner
 from conftest import NatsServer
 from fault_proxy import PLAIN, FaultProxy, Link
 from natsbridge import sync
 from natsbridge.cli import sources
+from natsbridge.cli.receive import AT_ONCE
+from natsbridge.errors import NATS_CONNECTION_FAILED, NATSBridgeError
+from natsbridge.inbox import StoredMsg
+from natsbridge.sink import FileTarget
 
 DURABLE = ("--durable=desk", "--timeout=0.5")
 
@@ -51,14 +59,21 @@ def test_a_stream_is_made_shown_changed_and_emptied(run: Runner, server: NatsSer
     assert re.search(r"subjects +lab\.> more\.\*", shown)
     assert re.search(r"messages +2, ", shown)
     assert re.search(r"kept +7d, up to 10\.0 kB; when full it drops the oldest", shown)
-    changed = (
-        run.inside("stream", "create", "LAB", "lab.>", "--when-full", "refuse", "--json")
-        .ended()
-        .out
-    )
-    assert json.loads(changed)["created"] is False
+    with sync.connect(server.url) as nc:
+        config = json.loads(nc.request("$JS.API.STREAM.INFO.LAB", b"").data)["config"]
+        config.update(description="of the lab", max_msgs=99, allow_msg_ttl=True)
+        nc.request("$JS.API.STREAM.UPDATE.LAB", json.dumps(config).encode())
+        config = json.loads(nc.request("$JS.API.STREAM.INFO.LAB", b"").data)["config"]
+        assert config["max_msgs"] == 99
+        words = "create", "LAB", "lab.>", "--when-full", "refuse", "--json"
+        changed = run.inside("stream", *words).ended().out
+        assert json.loads(changed)["created"] is False
+        after = json.loads(nc.request("$JS.API.STREAM.INFO.LAB", b"").data)["config"]
+        assert after == {**config, "subjects": ["lab.>"], "discard": "new"}
     [state] = [r["stream"] for r in run.inside("stream", "info", "--json").ended().records]
-    assert (state["max_age"], state["max_bytes"], state["refuses"]) == (86400, 0, True)
+    assert (state["max_age"], state["max_bytes"], state["refuses"]) == (7 * 86400, 9999, True)
+    changed = run.inside("stream", "create", "LAB", "lab.>", "--max-bytes=0", "--max-age=0").ended()
+    assert re.search(r"kept +for ever; when full it refuses more", changed.out)
     run.inside("stream", "purge", "LAB").failed("pass --yes")
     assert "2 messages are removed." in run.inside("stream", "purge", "LAB", "--yes").ended().out
     assert re.search(r"messages +0, ", run.inside("stream", "info", "LAB").ended().out)
@@ -82,6 +97,18 @@ def test_what_can_not_be_is_said(run: Runner, words: tuple[str, ...], says: str)
 
 def test_a_wrong_age_is_a_wrong_argument(run: Runner) -> None:
     run.inside("stream", "create", "A", "x", "--max-age", "7w").ended(2)
+
+
+def test_it_takes_what_the_configuration_says(run: Runner, server: NatsServer) -> None:
+    del run.environ["NATS_URL"]
+    config = f'server = "{server.url}"\ncount = 1\n[stream]\nmax-bytes = 9999\n'
+    other = Path(run.cwd, "other.toml")
+    other.write_text(config)
+    run.inside("--config", other, "stream", "create", "LAB", "lab.>").ended()
+    Path(run.cwd, "natsbridge.toml").write_text(config)
+    assert "up to 10.0 kB" in run.inside("stream", "info", "LAB").ended().out
+    other.write_text("[stream]\ncreate = 1\n")
+    run.inside("--config", other, "stream", "info").ended(2)
 
 
 def test_without_jetstream_it_says_so(bare: Runner, nats_url: str) -> None:
@@ -138,6 +165,97 @@ def test_what_can_never_be_received_is_kept_and_does_not_come_again(
     assert kept.read_bytes() == b"no envelope"
     run.inside(*words).ended()
     assert len(list(Path(run.cwd, "received").iterdir())) == 1
+
+
+@pytest.mark.parametrize("message", [b"no envelope", b""], ids=["none of ours", "ours"])
+def test_what_the_folder_has_no_room_for_stays_in_the_stream(
+    run: Runner, server: NatsServer, message: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.inside("stream", "create", "LAB", "lab.>").ended()
+    if message:
+        with sync.connect(server.url) as nc:
+            nc.publish("lab.a", message)
+            nc.flush()
+    else:
+        send(server, "one")
+
+    def write(self: FileTarget, data: bytes) -> None:
+        raise self._failed(OSError(errno.ENOSPC, "No space left on device"))
+
+    words = "receive", "lab.>", "--durable=desk", "--timeout=3"
+    with monkeypatch.context() as full:
+        full.setattr(FileTarget, "write", write)
+        told = run.inside(*words).failed("INVALID_ARGUMENT", "cannot write into the folder")
+    assert "No space left" in told
+    assert list(Path(run.cwd, "received").iterdir()) == []
+    send(server, "two")
+    again = run.inside(*words).ended(1 if message else 0)
+    assert ("INVALID_ENVELOPE" in again.err) == bool(message)
+    received = Path(run.cwd, "received")
+    assert len(list(received.glob("note*.txt"))) == (1 if message else 2)
+    assert [f.read_bytes() for f in received.glob("*.failed.json")] == [message][: len(message)]
+    assert "desk: 0 wait, 0 not acknowledged" in run.inside("stream", "info", "LAB").ended().out
+
+
+def test_no_more_is_taken_from_the_stream_than_is_received_at_a_time(
+    run: Runner, server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waited in hand would come again after ack_wait, and be saved twice."""
+    run.inside("stream", "create", "LAB", "lab.>").ended()
+    for number in range(2 * AT_ONCE):
+        send(server, str(number))
+    pending = []
+    real = natsbridge.smartreceive
+
+    async def slowly(msg: StoredMsg, **options: Any) -> dict[str, Any]:
+        await asyncio.sleep(0.5)
+        js = msg._inbox._connection.client.jetstream()
+        info = await js.consumer_info("LAB", "desk")
+        pending.append(info.num_ack_pending or 0)
+        return await real(msg, **options)
+
+    monkeypatch.setattr(natsbridge, "smartreceive", slowly)
+    run.inside("receive", "lab.>", "--durable=desk", "--count", 2 * AT_ONCE).ended()
+    assert max(pending) == AT_ONCE
+
+
+@pytest.mark.parametrize("lost", [2, 99])
+def test_what_is_not_confirmed_is_acknowledged_again(
+    run: Runner, server: NatsServer, lost: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.inside("stream", "create", "LAB", "lab.>").ended()
+    send(server, "one")
+    calls = []
+    real = StoredMsg.ack
+
+    async def ack(self: StoredMsg) -> None:
+        calls.append(self)
+        if len(calls) <= lost:
+            raise NATSBridgeError(NATS_CONNECTION_FAILED, "not confirmed")
+        await real(self)
+
+    monkeypatch.setattr(StoredMsg, "ack", ack)
+    took = run.inside("receive", "lab.>", *DURABLE, "--count", 1).ended()
+    assert ("not confirmed" in took.err) == (lost == 99)
+    assert len(calls) == min(lost + 1, sources.ACKS)
+
+
+def test_after_a_break_nothing_is_said_to_be_missed_and_it_comes(
+    run: Runner, server: NatsServer
+) -> None:
+    run.inside("stream", "create", "LAB", "lab.>").ended()
+    with FaultProxy(server.url) as broker:
+        words = "--durable=desk", "--server", broker.url
+        process = run.start("receive", "lab.>", *words).says("time ")
+        broker.plan = Link(refused=True)
+        broker.cut()
+        process.says("is lost: trying again")
+        send(server, "meanwhile")
+        broker.plan = PLAIN
+        process.says("Connected again").says("note.txt").stop().ended(130)
+    assert "did not come" not in process.err
+    [note] = Path(run.cwd, "received").glob("note*.txt")
+    assert note.read_text() == "meanwhile"
 
 
 def test_send_says_whether_it_is_stored(run: Runner, server: NatsServer) -> None:

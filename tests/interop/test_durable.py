@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import nats
@@ -14,6 +16,7 @@ import pytest
 
 from conftest import NatsServer
 from device import command, compiled, main_of
+from natsbridge import NATSBridgeError, sync
 
 SCRIPT = Path(__file__).with_name("durable_device.py")
 
@@ -51,6 +54,8 @@ EXPECTED = {
     "a larger one": ["ok", True],
     "of other subjects": ["ok", []],
     "of this one": ["ok", ["b"]],
+    "of another subject": ["error", "STREAM_FAILED", True],
+    "of all subjects": ["error", "STREAM_FAILED", True],
     "another inbox of that name": ["ok", ["c"]],
     "has taken it": ["ok", []],
     "a stream for two": ["ok", ""],
@@ -90,6 +95,60 @@ def test_what_streams_keep(file_url: str, tmp_path: Path) -> None:
             assert found.pop("nothing else has come") == ["ok", None]
             told = {name: result for name, result in found.items() if result != ["ok", None]}
             assert told == EXPECTED, side
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Iterator[sync.Connection]:
+    """A connection to a broker with a stream KEPT of `kept.>`."""
+    server = NatsServer(tmp_path, "-js", "-sd", str(tmp_path / "streams"))
+    with server, sync.connect(server.url) as nc:
+        order = json.dumps({"name": "KEPT", "subjects": ["kept.>"]}).encode()
+        nc.request("$JS.API.STREAM.CREATE.KEPT", order)
+        yield nc
+
+
+def refused(call: Callable[..., object], *arguments: object) -> str:
+    """The message of the INVALID_ARGUMENT that a call gives."""
+    with pytest.raises(NATSBridgeError) as caught:
+        call(*arguments)
+    assert caught.value.code == "INVALID_ARGUMENT", caught.value
+    return caught.value.message
+
+
+@pytest.mark.parametrize("name", ["a*", "a>", "a/b", "a\\b", "a b", "a.b", ""])
+def test_what_is_no_name_is_a_wrong_argument(kept: sync.Connection, name: str) -> None:
+    refused(kept.inbox, "KEPT", name)
+    refused(kept.inbox, name, "desk")
+
+
+def test_a_message_is_answered_once(kept: sync.Connection) -> None:
+    box = kept.inbox("KEPT", "desk")
+    for says in ("nak", "term"):
+        kept.publish("kept.a", b"secret" * 9)
+        [msg] = box.fetch(1)
+        assert "delay" in refused(msg.nak, "5")
+        getattr(msg, says)()
+        for again in (msg.nak, msg.term):
+            assert re.fullmatch(r"the message on 'kept.a' .{1,50}", refused(again))
+        for msg in box.fetch(1, 1) if says == "nak" else ():
+            msg.term()
+
+
+def test_a_consumer_stays_with_its_subject(kept: sync.Connection) -> None:
+    """Under one name the second of two would have the first one's messages skipped for ever."""
+    first = kept.inbox("KEPT", "desk", "kept.a")
+    kept.publish("kept.a", b"first")
+    for other in ("kept.b", ""):
+        with pytest.raises(NATSBridgeError, match=r"is there for kept.a, not for .*another") as e:
+            kept.inbox("KEPT", "desk", other)
+        assert e.value.code == "STREAM_FAILED"
+        assert (other or "all subjects") in e.value.message
+    assert [m.data for m in first.fetch(1)] == [b"first"]
+    [msg] = kept.inbox("KEPT", "desk", "kept.a", ack_wait=1).fetch(1, 3)
+    msg.ack()
+    kept.inbox("KEPT", "all")
+    with pytest.raises(NATSBridgeError, match=r"is there for all subjects, not for kept.a"):
+        kept.inbox("KEPT", "all", "kept.a")
 
 
 WARNS = """

@@ -92,7 +92,11 @@ class Folder:
 
     def keep(self, message: bytes, always: bool = False) -> Path | None:
         """Keep a message, as it is, whose files may be fetched later, or `always`; None where it is
-        not kept, or there is no room for it."""
+        not kept.
+
+        Raises:
+            NATSBridgeError: `INVALID_ARGUMENT` where there is no room for what is `always` kept.
+        """
         fields, links = {"msg_id": ""}, False
         try:
             envelope = read_envelope(message)
@@ -104,6 +108,8 @@ class Folder:
         try:
             return save(self.path, _name(fields, "failed"), message) if links or always else None
         except NATSBridgeError:
+            if always:
+                raise
             return None
 
 

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import re
 import time
+import weakref
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from natsbridge.client import Msg
 from natsbridge.download import in_thread
 from natsbridge.errors import (
     DESERIALIZATION_ERROR,
+    INVALID_ARGUMENT,
     PAYLOAD_TOO_LARGE,
     NATSBridgeError,
 )
@@ -43,7 +45,8 @@ Examples:
 
 #: Messages with files to fetch, and without, that are received at a time.
 AT_ONCE = 8
-#: Messages that are in hand: those that wait for their turn, too.
+#: Messages that are in hand: those that wait for their turn, too. Of what a stream keeps none waits
+#: here: it would come again meanwhile.
 IN_HAND = 64
 #: Width of each column: with the rate and the spaces between, it makes 80.
 COLUMNS = (8, 8, 7, 16, 10, 8, 6)
@@ -117,10 +120,11 @@ class _Receiver:
         self.nack = nack
         self.failed = 0
         self.started = 0
-        self._room = asyncio.Semaphore(IN_HAND)
+        self._room = asyncio.Semaphore(AT_ONCE if durable else IN_HAND)
         # A file that takes long holds up nobody who sends none.
         self._turns = {has: asyncio.Semaphore(AT_ONCE) for has in (False, True)}
         self._tasks: dict[asyncio.Task[None], Msg] = {}
+        self._told: weakref.WeakSet[asyncio.Task[None]] = weakref.WeakSet()
         self._main: asyncio.Task[Any] | None = None
         self._unwritable: BaseException | None = None
 
@@ -128,7 +132,8 @@ class _Receiver:
         """Receive until --count, --timeout or a signal: the exit code."""
         self.folder.check()
         self._main = asyncio.current_task()
-        async with await self.settings.connect() as nc, breaks_told(self.out, nc):
+        kept = bool(self.durable)
+        async with await self.settings.connect() as nc, breaks_told(self.out, nc, kept):
             count = self.count or 0
             self.source = await open_source(nc, subject, self.queue, count, self.durable)
             where = self.folder.path
@@ -177,7 +182,7 @@ class _Receiver:
     async def _finish(self, progress: Progress) -> None:
         """Save what has come; of what would have to be fetched first, keep the message."""
         for task, msg in self._tasks.items():
-            if _has_links(msg):
+            if _has_links(msg) and task not in self._told:  # else it is saved, and nearly done
                 task.cancel()
         try:
             async for came in self.source.rest():
@@ -215,15 +220,24 @@ class _Receiver:
                 text = f"a message on {msg.subject}: {type(e).__name__}: {e}"
                 await self._keep(msg, NATSBridgeError(DESERIALIZATION_ERROR, text))
             else:
+                task = asyncio.current_task()
+                assert task is not None
+                self._told.add(task)
                 self._show(msg, record, time.monotonic() - begun)
                 await self._acknowledge(msg)
         except (OSError, SystemExit) as e:  # of stdout: it is full, or whoever reads it has gone
-            if self._unwritable is None:
-                self._unwritable = e
-                assert self._main is not None
-                self._main.cancel()
+            self._stop(e)
         finally:
             bars.close()
+
+    def _stop(self, e: BaseException) -> bool:
+        """End at once, as nothing can be written any more: whether this is the first to say so."""
+        if self._unwritable is not None:
+            return False
+        self._unwritable = e
+        assert self._main is not None
+        self._main.cancel()
+        return True
 
     async def _saved(self, msg: Msg, bars: Bars) -> dict[str, Any]:
         """Receive a message into the folder; return its envelope."""
@@ -260,8 +274,18 @@ class _Receiver:
     async def _keep(self, msg: Msg, e: NATSBridgeError | None = None) -> None:
         """Keep a message that was not received, unless it comes again."""
         kept = None
-        if await self.source.failed(msg, e):
-            kept = await in_thread(self.folder.keep, msg.data, self.source.last)
+        try:
+            if await self.source.failed(msg, e):
+                kept = await in_thread(self.folder.keep, msg.data, self.source.last)
+                await self.source.kept(msg)
+        except NATSBridgeError as full:  # of the folder: the stream has it still
+            e = full
+            await self.source.failed(msg, e)
+        if e is not None and e.code == INVALID_ARGUMENT and self.source.last:
+            # So it would be with every other one: they stay in the stream until it is mended.
+            if self._stop(e):
+                self._failed(e, msg)
+            return
         if e is not None:
             self._failed(e, msg, kept)
         if kept is not None:

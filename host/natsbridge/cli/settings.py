@@ -177,28 +177,40 @@ def read_config(
     for name in commands:
         command = group.get_command(ctx, name)
         assert command is not None
-        options = {
-            o.removeprefix("--").replace("-", "_"): p
-            for p in command.params
-            for o in p.opts
-            if o.startswith("--") and p.name
-        }
+        # Those of a group have its table in common.
+        parts = command.commands if isinstance(command, click.Group) else {"": command}
+        options = {part: _options(each) for part, each in parts.items()}
+        every = set().union(*options.values())
         table = own.get(name, {})
         if not isinstance(table, dict):
             raise click.UsageError(f"{path}: [{name}] must be a table")
         table = {key.replace("-", "_"): value for key, value in table.items()}
-        if unknown := table.keys() - options.keys():
+        if unknown := table.keys() - every:
             raise click.UsageError(f"{path} has unknown keys in [{name}]: {', '.join(unknown)}")
-        known |= given.keys() & options.keys()
+        known |= given.keys() & every
         both = {**given, **table}
-        defaults[name] = {
-            str(options[k].name): _listed(v, options[k], f"{path}: {k}")
-            for k, v in both.items()
-            if k in options
+        found = {
+            part: {
+                str(known_here[k].name): _listed(v, known_here[k], f"{path}: {k}")
+                for k, v in both.items()
+                if k in known_here
+            }
+            for part, known_here in options.items()
         }
+        defaults[name] = found if isinstance(command, click.Group) else found[""]
     if unknown := given.keys() - known:
         raise click.UsageError(f"{path} has unknown keys: {', '.join(sorted(unknown))}")
     return defaults
+
+
+def _options(command: click.Command) -> dict[str, click.Parameter]:
+    """Return a command's options, by their names in the file."""
+    return {
+        o.removeprefix("--").replace("-", "_"): p
+        for p in command.params
+        for o in p.opts
+        if o.startswith("--") and p.name
+    }
 
 
 def _listed(value: Any, option: click.Parameter, where: str) -> Any:

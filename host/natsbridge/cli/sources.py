@@ -15,6 +15,11 @@ __all__ = ["Source", "open_source"]
 
 #: Seconds after which a message comes again whose files could not be fetched.
 LATER_S = 30
+#: The same of what is left as the command ends: what it has asked for is answered until then.
+SOON_S = 1
+
+#: Times that a message is acknowledged, with up to 5 s each, until that is confirmed.
+ACKS = 6
 
 
 class Source(Protocol):
@@ -37,6 +42,9 @@ class Source(Protocol):
 
     async def failed(self, msg: Msg, e: NATSBridgeError | None) -> bool:
         """Say that a message is not, and why, or that it was stopped: whether that is its end."""
+
+    async def kept(self, msg: Msg) -> None:
+        """Say that a message that has come to its end is in the folder as it came."""
 
 
 class Passing:
@@ -70,6 +78,9 @@ class Passing:
         """It does not come again."""
         return True
 
+    async def kept(self, msg: Msg) -> None:
+        """Nobody asks."""
+
 
 class Stored:
     """What a stream keeps until it is acknowledged."""
@@ -92,19 +103,30 @@ class Stored:
             yield msg
 
     async def done(self, msg: Msg) -> None:
-        """Acknowledge it."""
+        """Acknowledge it, and once more while that is not confirmed: the connection may be lost."""
         assert isinstance(msg, StoredMsg)
-        await msg.ack()
+        for left in reversed(range(ACKS)):
+            try:
+                await msg.ack()
+                break
+            except NATSBridgeError:
+                if not left:
+                    raise
 
     async def failed(self, msg: Msg, e: NATSBridgeError | None) -> bool:
-        """Have it come again, if that may help."""
+        """Have it come again, if that may help: what this side can't do may succeed later."""
         assert isinstance(msg, StoredMsg)
+        if e is not None and e.code not in (DOWNLOAD_FAILED, INVALID_ARGUMENT):
+            return True  # it is not said before it is kept: the stream's may be the only one
         with contextlib.suppress(NATSBridgeError):  # the connection is lost: it comes again
-            if e is not None and e.code != DOWNLOAD_FAILED:
-                await msg.term()
-                return True
-            await msg.nak(0 if e is None else LATER_S)
+            await msg.nak(LATER_S if e is not None and e.code == DOWNLOAD_FAILED else SOON_S)
         return False
+
+    async def kept(self, msg: Msg) -> None:
+        """Have it not come again."""
+        assert isinstance(msg, StoredMsg)
+        with contextlib.suppress(NATSBridgeError):  # the connection is lost: it is kept once more
+            await msg.term()
 
 
 async def open_source(nc: Connection, subject: str, queue: str, count: int, durable: str) -> Source:

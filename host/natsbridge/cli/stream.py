@@ -47,23 +47,22 @@ def command() -> None:
 @command.command("create")
 @click.argument("stream")
 @click.argument("subjects", nargs=-1, required=True)
+@click.option("--max-age", type=_Age(), help="Of a message; 0 for ever.  [default: 24h]")
 @click.option(
-    "--max-age", type=_Age(), default="24h", show_default=True, help="Of a message; 0 for ever."
+    "--max-bytes", type=click.IntRange(0), metavar="N", help="Of all messages; 0 for no limit."
 )
-@click.option("--max-bytes", type=click.IntRange(1), metavar="N", help="Of all messages.")
 @click.option(
     "--when-full",
     type=click.Choice(("drop-oldest", "refuse")),
-    default="drop-oldest",
-    show_default=True,
+    help="[default: drop-oldest]",
 )
-@click.option("--replicas", type=click.IntRange(1, 5), default=1, help="In a cluster.")
+@click.option("--replicas", type=click.IntRange(1, 5), help="In a cluster.  [default: 1]")
 @peer_options
 @output_options
 def create(
     out: Output, settings: Settings, stream: str, subjects: tuple[str, ...], **options: Any
 ) -> None:
-    """Make STREAM for SUBJECTS, or change what it is told.
+    """Make STREAM for SUBJECTS, or change it: what is not named stays as it is.
 
     A file that went by link is gone after the file server's time to live, 24 h: a stream that
     keeps messages for longer has some whose files are not there any more.
