@@ -200,6 +200,19 @@ def test_what_the_folder_has_no_room_for_stays_in_the_stream(
     assert "desk: 0 wait, 0 not acknowledged" in run.inside("stream", "info", "LAB").ended().out
 
 
+def test_without_its_folder_it_ends_and_the_message_stays_in_the_stream(
+    run: Runner, server: NatsServer
+) -> None:
+    run.inside("stream", "create", "LAB", "lab.>").ended()
+    process = run.start("receive", "lab.>", "--durable=desk").says("time ")
+    received = Path(run.cwd, "received")
+    received.rmdir()
+    send(server, "one")
+    process.failed("INVALID_ARGUMENT", "cannot write into the folder")
+    run.inside("receive", "lab.>", "--durable=desk", "--count", 1).ended()
+    assert len(list(received.glob("note*.txt"))) == 1
+
+
 def test_no_more_is_taken_from_the_stream_than_is_received_at_a_time(
     run: Runner, server: NatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
