@@ -420,7 +420,8 @@ class Connection:
             ack_wait: seconds after which a message comes again that was not acknowledged.
 
         Raises:
-            NATSBridgeError: `STREAM_FAILED`, `INVALID_ARGUMENT`, `NATS_CONNECTION_FAILED`.
+            NATSBridgeError: `STREAM_FAILED`, also where the consumer is there for another subject;
+                `INVALID_ARGUMENT`, `NATS_CONNECTION_FAILED`.
         """
         return await open_inbox(self, stream, name, subject, ack_wait)
 

@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,11 @@ from conftest import NatsServer
 from fault_proxy import PLAIN, FaultProxy, Link
 from natsbridge import sync
 from natsbridge.cli import sources
+from natsbridge.cli.folder import Folder
 from natsbridge.cli.receive import AT_ONCE
+from natsbridge.client import Connection
 from natsbridge.errors import NATS_CONNECTION_FAILED, NATSBridgeError
-from natsbridge.inbox import StoredMsg
+from natsbridge.inbox import Inbox, StoredMsg
 from natsbridge.sink import FileTarget
 
 DURABLE = ("--durable=desk", "--timeout=0.5")
@@ -197,6 +200,19 @@ def test_what_the_folder_has_no_room_for_stays_in_the_stream(
     assert "desk: 0 wait, 0 not acknowledged" in run.inside("stream", "info", "LAB").ended().out
 
 
+def test_without_its_folder_it_ends_and_the_message_stays_in_the_stream(
+    run: Runner, server: NatsServer
+) -> None:
+    run.inside("stream", "create", "LAB", "lab.>").ended()
+    process = run.start("receive", "lab.>", "--durable=desk").says("time ")
+    received = Path(run.cwd, "received")
+    received.rmdir()
+    send(server, "one")
+    process.failed("INVALID_ARGUMENT", "cannot write into the folder")
+    run.inside("receive", "lab.>", "--durable=desk", "--count", 1).ended()
+    assert len(list(received.glob("note*.txt"))) == 1
+
+
 def test_no_more_is_taken_from_the_stream_than_is_received_at_a_time(
     run: Runner, server: NatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -256,6 +272,26 @@ def test_after_a_break_nothing_is_said_to_be_missed_and_it_comes(
     assert "did not come" not in process.err
     [note] = Path(run.cwd, "received").glob("note*.txt")
     assert note.read_text() == "meanwhile"
+
+
+def test_what_takes_long_to_save_does_not_come_again(
+    run: Runner, server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.inside("stream", "create", "LAB", "lab.>").ended()
+    send(server, "one")
+    inbox, save = Connection.inbox, Folder.save
+
+    async def impatient(self: Connection, *words: str) -> Inbox:
+        return await inbox(self, *words, ack_wait=1)
+
+    def slowly(self: Folder, *arguments: Any) -> dict[str, Any]:
+        time.sleep(3)
+        return save(self, *arguments)
+
+    monkeypatch.setattr(Connection, "inbox", impatient)
+    monkeypatch.setattr(Folder, "save", slowly)
+    run.inside("receive", "lab.>", "--durable=desk", "--timeout=2").ended()
+    assert len(list(Path(run.cwd, "received").glob("note*.txt"))) == 1
 
 
 def test_send_says_whether_it_is_stored(run: Runner, server: NatsServer) -> None:

@@ -25,7 +25,7 @@ from natsbridge.cli.folder import Folder
 from natsbridge.cli.output import FAILED, NOTHING_CAME, Bars, Output, column, rate, size
 from natsbridge.cli.settings import Settings, output_options, peer_options
 from natsbridge.cli.sources import open_source
-from natsbridge.client import Msg
+from natsbridge.client import Msg, StoredMsg
 from natsbridge.download import in_thread
 from natsbridge.errors import (
     DESERIALIZATION_ERROR,
@@ -208,7 +208,9 @@ class _Receiver:
         begun = time.monotonic()
         try:
             try:
-                async with self._turns[_has_links(msg)]:
+                # A table that is converted takes its time too.
+                kept = msg._kept() if isinstance(msg, StoredMsg) else contextlib.nullcontext()
+                async with self._turns[_has_links(msg)], kept:
                     record = await self._saved(msg, bars)
             except NATSBridgeError as e:
                 e.message = f"{_as_options(e.message)} (a message on {msg.subject})"
