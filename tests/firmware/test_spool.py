@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -215,13 +216,17 @@ def test_a_stream_that_could_not_be_sent_waits_whole(
         for line in device.stdout:
             lines.append(line.strip())
             if line.startswith("now"):
-                broker.kill() if "kill" in line else broker.start()
+                if "stop" in line:
+                    broker.signal(signal.SIGSTOP)
+                else:
+                    broker.kill()  # what it was told meanwhile is gone
+                    broker.start()
                 device.stdin.write("\n")
                 device.stdin.flush()
     finally:
         device.kill()
         device.communicate()
-    assert lines == ["True", "now kill", "False", "False", "now start", "0 0"]
+    assert lines == ["True", "now stop", "False", "False", "now go on", "0 0"]
     once = bytes((3000 - i) % 251 for i in range(3000))
     got = [bytes(env["payloads"][0][1]) for env in broker.received(file_url)]
     assert got == [once, data[10:], once]
@@ -237,7 +242,7 @@ def test_a_full_spool_is_emptied_first_where_the_broker_is_there(
 
 
 def test_what_can_never_fit_drops_nothing(spool: Path) -> None:
-    x, y = "x" * 100, "y" * 1000
+    x, y = "x" * 100, "y" * 930
     lines = run("never", "-", spool)
     assert lines == [f"{x} False 1", f"{y} PAYLOAD_TOO_LARGE 1", "0"]
 
