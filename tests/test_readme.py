@@ -134,6 +134,9 @@ def test_a_device_that_sleeps(tmp_path: Path) -> None:
     with NatsServer(tmp_path, "-js", "-sd", streams, port=port):
         run("natsbridge", "stream", "create", "BRIDGE", "bridge.>")
         assert wake() == ["asleep for 60000 ms"]
+        with sync.connect(f"nats://127.0.0.1:{port}") as desk:
+            desk.publish("bridge.kiln.set", b"junk")
+            desk.flush()
         run(*send)
     assert wake() == ["asleep for 60000 ms"]
     with NatsServer(tmp_path, "-js", "-sd", streams, port=port):

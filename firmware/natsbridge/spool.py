@@ -13,8 +13,7 @@ import hashlib
 import json
 import os
 
-from micropython import const
-
+from . import log
 from .errors import (
     INVALID_ARGUMENT,
     NATS_CONNECTION_FAILED,
@@ -22,12 +21,9 @@ from .errors import (
     UPLOAD_FAILED,
     NATSBridgeError,
     check,
+    check_type,
     fail,
-    make_room,
 )
-from .log import timestamp, uuid4
-
-_CHUNK = const(512)
 
 
 class Spool:
@@ -49,7 +45,7 @@ class Spool:
             os.mkdir(folder)
         except OSError:
             pass  # it is there
-        numbers = []
+        self._queue = numbers = []  # with gaps where a stray file was
         for name in os.listdir(folder):
             path = folder + "/" + name
             if name == "part":
@@ -57,108 +53,143 @@ class Spool:
             elif name.isdigit():
                 numbers.append(int(name))
                 self.size += os.stat(path)[6]
-        self.at = min(numbers or [0])  # the number of the first message
-        self._next = max(numbers or [-1]) + 1
+        numbers.sort()
 
     def __len__(self):
-        return self._next - self.at
+        return len(self._queue)
 
     def send(self, subject, data, nats_connection=None, **options):
-        """smartsend with durable=True; but where the broker or the file server can't be reached, or
-        others wait already, the message waits too. Whether a stream has it now.
+        """smartsend with durable=True, after what waits; but where the broker or the file server
+        can't be reached, or others wait still, the message waits too. Whether a stream has it now.
 
         options: smartsend's, values that JSON can carry. The message is sent with the same msg_id
         whenever that is, and if it waited with the time of this call as `spooled` in its metadata.
+        A stream that can't seek is written to flash before it is sent.
 
-        Raises as smartsend, but for what may pass. Where the message would have to wait,
-        PAYLOAD_TOO_LARGE if there is no room, OSError if the flash fails.
+        Raises only where the message is not kept: as smartsend, but for what may pass. Where it
+        would have to wait, PAYLOAD_TOO_LARGE if there is no room, OSError if the flash fails. What
+        becomes of others is told by flush.
         """
-        options["msg_id"] = options.get("msg_id") or uuid4()
-        if nats_connection and not len(self):
-            if _sent(subject, data, nats_connection, options):
-                return True
-        self._put(subject, data, options)
-        return bool(nats_connection) and not self.flush(nats_connection)
-
-    def _put(self, subject, data, options):
-        make_room(12288, "compose", "envelope")
+        options["msg_id"] = options.get("msg_id") or log.uuid4()
+        later = dict(options, metadata=dict(options.get("metadata") or {}, spooled=log.timestamp()))
+        try:
+            _sent(subject, data, later, self)
+        except AttributeError:
+            pass  # all that it checks before it needs a connection is right
+        ready = nats_connection and not self.flush(nats_connection, True)
         from .compose import check_json, open_source
 
-        if check_json(options):
+        if check_json(later):
             raise fail(INVALID_ARGUMENT, "metadata")
-        options["metadata"] = dict(options.get("metadata") or {}, spooled=timestamp())
+        files = []
+        payloads = []  # as they stand in the file
+        unsized = False
+        total = 4
+        for name, value, kind in data:
+            source = open_source(name, value, kind)
+            files.append((name, source, kind))
+            unsized = unsized or source.size is None
+            payloads.append([name, kind, source.size or 0])
+            total += source.size or 0
+        check_json = open_source = None  # free to be dropped
+        if ready and not unsized and _sent(subject, files, options, nats_connection):
+            return True
+        message = subject, payloads, later
+        self._room(total + len(json.dumps(message).encode()))  # before any is dropped in vain
+        numbers = self._queue
         part = self.folder + "/part"
         sha = hashlib.sha256()
-        buf = memoryview(bytearray(_CHUNK))
-        payloads = []
-        done = 0
+        buf = memoryview(bytearray(512))
+        total = 0
         try:
             with open(part, "wb") as f:
-                for name, value, kind in data:
-                    source = open_source(name, value, kind)
+                for p in payloads:
+                    source = files.pop(0)[1]
                     left = source.size
-                    start = done
+                    if left is None:
+                        left = 1 << 29
+                    else:
+                        source.rewind()  # it may have been sent in vain
+                    p[2] = 0
                     n = 1
                     while n:
-                        n = _CHUNK if left is None else min(_CHUNK, start + left - done)
-                        n = source.fill(buf[:n], n, name)
-                        self._write(f, buf[:n], done, sha)
-                        done += n
-                    payloads.append([name, kind, done - start])
-                text = json.dumps([subject, payloads, options]).encode()
-                self._write(f, text + len(text).to_bytes(4, "little"), done, sha)
+                        n = min(512, left - p[2])
+                        n = source.fill(buf[:n], n, p[0])
+                        p[2] += n
+                        total += n
+                        self._room(total)
+                        sha.update(buf[:n])
+                        f.write(buf[:n])
+                text = json.dumps(message).encode()
+                text += len(text).to_bytes(4, "little")
+                total += len(text)
+                self._room(total)
+                total += 32
+                sha.update(text)
+                f.write(text)
                 f.write(sha.digest())
-            size = os.stat(part)[6]
-            os.rename(part, "%s/%d" % (self.folder, self._next))
+            numbers.append(numbers[-1] + 1 if numbers else 0)
+            os.rename(part, "%s/%d" % (self.folder, numbers[-1]))
         except BaseException:
             try:
                 os.remove(part)
             except OSError:
                 pass  # the flash did not even take its name
             raise
-        self._next += 1
-        self.size += size
+        self.size += total
+        bad = self.damaged
+        return bool(
+            ready and unsized and not self.flush(nats_connection, True) and bad == self.damaged
+        )
 
-    def _write(self, f, data, done, sha):
-        total = done + len(data) + 32
+    bound = scratch = bool  # as a connection has, for smartsend to check arguments without one
+
+    def _room(self, total):
+        """Make room for a message, and its digest."""
+        total += 32
         while self.size + total > self.limit:
-            if not (self.drop and len(self)) or total > self.limit:
+            if not (self.drop and self._queue) or total > self.limit:
                 raise fail(PAYLOAD_TOO_LARGE, "spool", total, self.limit, self.size, size=total)
             self._end()
             self.dropped += 1
-        sha.update(data)
-        f.write(data)
 
-    def flush(self, nats_connection):
+    def flush(self, nats_connection, wait=False):
         """Send what waits, in its order, until all is sent, or the broker or the file server can't
-        be reached: how many wait still.
+        be reached, or the heap is short: how many wait still. wait: what else is in the way is not
+        raised either.
 
         Raises as smartsend, but for what may pass; the message waits then. One that can never be
         sent is set aside.
         """
-        while len(self):
+        check_type(nats_connection or 1)
+        while self._queue:
             files = []
-            bad = False
+            bad = True
             try:
-                subject, data, options = read("%s/%d" % (self.folder, self.at), files)
-                if not _sent(subject, data, nats_connection, options):
+                subject, data, options = read("%s/%d" % (self.folder, self._queue[0]), files)
+                bad = False
+                if not _sent(subject, data, options, nats_connection):
                     break
-            except (OSError, ValueError):  # damaged
-                bad = True
+            except MemoryError:
+                break
+            except (OSError, ValueError):
+                if not bad:  # what the server answered was
+                    break
             except NATSBridgeError as e:
                 if e.code not in (INVALID_ARGUMENT, PAYLOAD_TOO_LARGE):
+                    if wait:
+                        break
                     raise
                 bad = True
             finally:
                 for f in files:
                     f.close()
             self._end(bad)
-        return len(self)
+        return len(self._queue)
 
     def _end(self, bad=False):
         """Remove the first message, or set it aside."""
-        path = "%s/%d" % (self.folder, self.at)
-        self.at += 1
+        path = "%s/%d" % (self.folder, self._queue.pop(0))
         try:
             self.size -= os.stat(path)[6]
             if bad:
@@ -170,15 +201,18 @@ class Spool:
             pass  # it is not there
 
 
-def _sent(subject, data, nc, options):
-    """Whether a stream has it."""
-    from .send import smartsend
-
+def _sent(subject, data, options, nc):
+    """Whether a stream has it; not, where what failed may pass."""
     try:
+        from .send import smartsend
+
         smartsend(subject, data, nats_connection=nc, durable=True, **options)
         return True
     except NATSBridgeError as e:
-        if e.code not in (NATS_CONNECTION_FAILED, UPLOAD_FAILED):
+        if e.code == PAYLOAD_TOO_LARGE:  # of the broker, or of a heap or queue that is full now
+            if e.details.get("size", 0) > nc.max_payload:
+                raise
+        elif e.code not in (NATS_CONNECTION_FAILED, UPLOAD_FAILED):
             raise
 
 
@@ -192,9 +226,9 @@ def read(path, files):
     left = f.seek(0, 2) - 32
     f.seek(0)
     sha = hashlib.sha256()
-    buf = memoryview(bytearray(_CHUNK))
+    buf = memoryview(bytearray(512))
     while left > 0:
-        n = f.readinto(buf[: min(left, _CHUNK)])
+        n = f.readinto(buf[: min(left, 512)])
         sha.update(buf[:n])
         left -= n
     if left or f.read() != sha.digest():

@@ -74,10 +74,7 @@ def main():
                 print("now", i)
                 sys.stdin.readline()
             offer(spool, nc, str(i), timeout=0.3)
-        for _ in range(30):  # the broker takes a moment
-            if not spool.flush(nc):
-                break
-        print("end", len(spool))
+        print("end", flushed(spool, nc))
     elif what == "bad":
         spool = Spool(folder, 100000)
         print(len(spool))
@@ -113,6 +110,98 @@ def main():
             except natsbridge.NATSBridgeError as e:
                 print(e.code)
         print(len(spool))
+    elif what == "checked":  # without a broker, what smartsend would refuse
+        spool = Spool(folder, 100000)
+        text = [("t", "x", "text")]
+        for subject, data, nc, options in (
+            ("spool..a", text, None, {}),
+            ("spool.a", [(5, "x", "text")], None, {}),
+            ("spool.a", text, None, {"sender_name": 5}),
+            ("spool.a", text, None, {"timeout": "3"}),
+            ("spool.a", text, broker, {}),
+            ("spool.a", text, None, {"sender_nam": "x"}),
+        ):
+            refused(spool.send, subject, data, nc, **options)
+        print(len(spool), spool.send("spool.a", text))
+        for nc in (broker, 5, None):
+            refused(spool.flush, nc)
+        print(len(spool), spool.damaged)
+    elif what == "streams":  # the broker falls silent for a while
+        spool = Spool(folder, 100000)
+        nc = connect()
+        with open(folder + "/../data.bin", "rb") as f:
+            f.seek(10)
+            print(spool.send("spool.a", [("o", Once(3000), "binary")], nc, fileserver_url=files))
+            go("stop")
+            f.seek(10)
+            print(spool.send("spool.a", [("f", f, "binary")], nc, timeout=0.3))
+            print(spool.send("spool.a", [("o", Once(3000), "binary")], nc, timeout=0.3))
+        go("go on")
+        print(flushed(spool, nc), spool.damaged)
+    elif what == "full":  # of what waits while the broker is there again
+        for drop in (False, True):
+            spool = Spool(folder, 1000, drop)
+            while len(spool) < 2:
+                offer(spool, None, "x" * 100)
+            with connect() as nc:
+                offer(spool, nc, "y" * 300)
+            print(spool.dropped)
+    elif what == "never":  # what can't fit drops nothing
+        spool = Spool(folder, 1000, True)
+        offer(spool, None, "x" * 100)
+        offer(spool, None, "y" * 930)
+        print(spool.dropped)
+    elif what == "heap":  # it is short for a moment
+        spool = Spool(folder, 1000)
+        offer(spool, None, "x")
+        send = natsbridge.send
+        was = send.EnvelopeJSON
+        with connect() as nc:
+            send.EnvelopeJSON = short
+            print(spool.flush(nc), spool.damaged)
+            offer(spool, nc, "y")
+            send.EnvelopeJSON = was
+            print(spool.flush(nc), spool.damaged)
+    elif what == "others":  # no stream takes what waits
+        spool = Spool(folder, 1000)
+        print(spool.send("nobody.a", [("t", "x", "text")]))
+        with connect() as nc:
+            offer(spool, nc, "y", timeout=0.5)
+            refused(spool.flush, nc)
+        print(len(spool))
+    elif what == "alien":  # a file whose name is a large number
+        spool = Spool(folder, 100000)
+        print(len(spool))
+        offer(spool, None, "x")
+        with connect() as nc:
+            print(spool.flush(nc), spool.damaged)
+
+
+def refused(function, *arguments, **options):
+    """Say why it is refused."""
+    try:
+        print(function(*arguments, **options))
+    except natsbridge.NATSBridgeError as e:
+        print(e.code)
+    except TypeError:
+        print("TypeError")
+
+
+def go(what):
+    """Wait until the broker did."""
+    print("now", what)
+    sys.stdin.readline()
+
+
+def flushed(spool, nc):
+    for _ in range(30):  # the broker takes a moment
+        if not spool.flush(nc):
+            break
+    return len(spool)
+
+
+def short(*arguments):
+    raise MemoryError
 
 
 main()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -190,3 +191,74 @@ def test_what_can_not_be_sent_is_refused_and_does_not_wait(spool: Path) -> None:
         "0",
     ]
     assert list(spool.iterdir()) == []
+
+
+def test_arguments_are_checked_before_a_message_waits_or_is_touched(spool: Path) -> None:
+    assert run("checked", "nats://127.0.0.1:1", spool) == [
+        *["INVALID_ARGUMENT"] * 5,
+        "TypeError",
+        "0 False",
+        *["INVALID_ARGUMENT"] * 3,
+        "1 0",
+    ]
+
+
+def test_a_stream_that_could_not_be_sent_waits_whole(
+    broker: Broker, spool: Path, file_url: str, tmp_path: Path
+) -> None:
+    data = bytes(range(256)) * 8
+    (tmp_path / "data.bin").write_bytes(data)
+    device = start("streams", broker.url, spool, file_url, stdin=subprocess.PIPE)
+    assert device.stdout is not None
+    assert device.stdin is not None
+    lines = []
+    try:
+        for line in device.stdout:
+            lines.append(line.strip())
+            if line.startswith("now"):
+                if "stop" in line:
+                    broker.signal(signal.SIGSTOP)
+                else:
+                    broker.kill()  # what it was told meanwhile is gone
+                    broker.start()
+                device.stdin.write("\n")
+                device.stdin.flush()
+    finally:
+        device.kill()
+        device.communicate()
+    assert lines == ["True", "now stop", "False", "False", "now go on", "0 0"]
+    once = bytes((3000 - i) % 251 for i in range(3000))
+    got = [bytes(env["payloads"][0][1]) for env in broker.received(file_url)]
+    assert got == [once, data[10:], once]
+
+
+def test_a_full_spool_is_emptied_first_where_the_broker_is_there(
+    broker: Broker, spool: Path
+) -> None:
+    x, y = "x" * 100, "y" * 300
+    lines = [f"{x} False 1", f"{x} False 2", f"{y} True 0", "0"]
+    assert run("full", broker.url, spool) == lines * 2
+    assert [env["payloads"][0][1] for env in broker.received()] == [x, x, y] * 2
+
+
+def test_what_can_never_fit_drops_nothing(spool: Path) -> None:
+    x, y = "x" * 100, "y" * 930
+    lines = run("never", "-", spool)
+    assert lines == [f"{x} False 1", f"{y} PAYLOAD_TOO_LARGE 1", "0"]
+
+
+def test_while_the_heap_is_short_a_message_waits(broker: Broker, spool: Path) -> None:
+    assert run("heap", broker.url, spool) == ["x False 1", "1 0", "y False 2", "0 0"]
+    assert [env["payloads"][0][1] for env in broker.received()] == ["x", "y"]
+
+
+def test_what_fails_for_another_is_told_by_flush_alone(broker: Broker, spool: Path) -> None:
+    assert run("others", broker.url, spool) == ["False", "y False 2", "STREAM_FAILED", "2"]
+
+
+def test_a_stray_file_with_a_large_number_costs_no_time(broker: Broker, spool: Path) -> None:
+    spool.mkdir()
+    (spool / "7").write_bytes(b"")
+    (spool / "99999999999").write_bytes(b"")
+    assert run("alien", broker.url, spool) == ["2", "x False 3", "0 2"]
+    assert [env["payloads"][0][1] for env in broker.received()] == ["x"]
