@@ -65,7 +65,11 @@ def fail(code, key, *values, **details):
         except MemoryError:
             pass  # the key alone, then
     drop("texts")
-    return NATSBridgeError(code, key, details)
+    try:
+        return NATSBridgeError(code, key, details)
+    except MemoryError:
+        keep_only()
+        return NATSBridgeError(code, key, details)
 
 
 def check(name, value, start=0, kind=None):

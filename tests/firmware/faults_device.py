@@ -171,6 +171,36 @@ def full(nc, sub):
     print(ended)
 
 
+def fill(least):
+    """Take all the heap that is free in pieces of so many bytes or more."""
+    held = []
+    size = 4096
+    while size >= least:
+        try:
+            held.append(bytearray(size))
+        except MemoryError:
+            size //= 2
+    return held
+
+
+def short(nc, sub):
+    """An error, and a message, in a heap that is full but for code that nobody needs now."""
+    fail = natsbridge.errors.fail
+    __import__("natsbridge.upload")
+    held = [fill(64)]
+    error = fail("INVALID_ARGUMENT", "a key that is longer than what is free in one piece")
+    held.clear()
+    print(error.code)
+    for size in (400, 1000):
+        __import__("natsbridge.upload")
+        nc.publish("faults", b"x" * size)
+        time.sleep_ms(100)
+        held.append(fill(256))
+        size = len(sub.next(5))
+        held.clear()
+        print(size)
+
+
 def claimed(nc, sub):
     """A file is here, and no heap is left to remove it from the server."""
     import natsbridge.recover
@@ -237,6 +267,7 @@ else:
         "after_links": after_links,
         "full": full,
         "claimed": claimed,
+        "short": short,
         "overflow": overflow,
         "restart": restart,
     }.get(what, listen)(nc, sub)

@@ -96,6 +96,10 @@ class Fleet:
         """Whether each has all its acknowledgements."""
         return all(device.events("done") for device in self.devices)
 
+    def ended(self) -> list[str]:
+        """The last words of those that have ended by themselves."""
+        return [device.tail() for device in self.devices if device.process.poll() is not None]
+
     def end(self) -> list[int]:
         """Let all end: their exit codes."""
         os.close(self._open)
@@ -144,7 +148,8 @@ async def test_nothing_of_many_devices_is_lost_or_taken_for_another_s(
         broker.kill()
         await asyncio.to_thread(broker.start)
         # Every device comes back, the desktop too; each restart has its own connections.
-        assert await until(lambda: connections(broker) == DEVICES + 1), connections(broker)
+        back = await until(lambda: connections(broker) == DEVICES + 1)
+        assert back, (connections(broker), fleet.ended())
     assert await until(fleet.done), [d.tail() for d in fleet.devices if not d.events("done")]
     await nc.close()
     await asyncio.gather(*workers)
