@@ -81,6 +81,7 @@ def test_without_curl_the_desktops_files_are_not_measured(tmp_path: Path) -> Non
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="needs /proc")
+@pytest.mark.long
 def test_a_short_run_has_every_row_and_leaves_no_process() -> None:
     ratios, _, heaps = short_run("bench.py").partition("\nCode: ")
 

@@ -64,8 +64,8 @@ def fail(code, key, *values, **details):
             key = "%s %s" % (key, values)
         except MemoryError:
             pass  # the key alone, then
-    drop("texts")
     try:
+        drop("texts")
         return NATSBridgeError(code, key, details)
     except MemoryError:
         keep_only()

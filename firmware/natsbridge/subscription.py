@@ -250,7 +250,7 @@ class Msg:
             if reader.buf[end] != 13 or reader.buf[end + 1] != 10:
                 raise Malformed("no line end")
             reader.pos = end + 2
-            self._data = copy(reader.view[at:end])
+            self._data = bytes(reader.view[at:end])
         else:
             size = head if self.left else head + self.size + 2
             if size > _SMALL + 2:  # more headers than are kept
@@ -267,7 +267,7 @@ class Msg:
             if self.at < size:
                 return n
             self.at = 0
-            self._data = None if self.left else copy(body[head:-2])
+            self._data = None if self.left else bytes(body[head:-2])
             if head and size <= _SMALL + 2:
                 try:
                     from .headers import unpack
@@ -278,15 +278,6 @@ class Msg:
             if not self.left and body[-2:] != b"\r\n":
                 raise Malformed("no line end")
         return -1
-
-
-def copy(data):
-    """`data` as bytes, whose heap may be that of code that can be loaded again."""
-    try:
-        return bytes(data)
-    except MemoryError:
-        keep_only("receive")
-        return bytes(data)
 
 
 def allocate(size):

@@ -304,7 +304,8 @@ class Broker(Client):
         """Drop the socket at once, unsent bytes and all."""
         writer = getattr(self._transport, "_io_writer", None)
         if writer is not None:
-            writer.transport.abort()
+            with contextlib.suppress(AttributeError):  # CPython 3.11's, of TLS that has ended
+                writer.transport.abort()
 
 
 def _plain(url: object) -> bool:

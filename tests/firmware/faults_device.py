@@ -183,22 +183,27 @@ def fill(least):
     return held
 
 
+def load():
+    """Load what can be dropped again."""
+    for part in ("upload", "plik", "recover", "texts"):
+        __import__("natsbridge." + part)
+
+
 def short(nc, sub):
     """An error, and a message, in a heap that is full but for code that nobody needs now."""
     fail = natsbridge.errors.fail
-    __import__("natsbridge.upload")
-    held = [fill(64)]
-    error = fail("INVALID_ARGUMENT", "a key that is longer than what is free in one piece")
+    load()
+    held = [fill(128)]
+    error = fail("INVALID_ARGUMENT", "what is longer than any piece that is free")
     held.clear()
     print(error.code)
-    for size in (400, 1000):
-        __import__("natsbridge.upload")
-        nc.publish("faults", b"x" * size)
-        time.sleep_ms(100)
-        held.append(fill(256))
-        size = len(sub.next(5))
-        held.clear()
-        print(size)
+    load()
+    nc.publish("faults", b"x" * 1000)
+    time.sleep_ms(100)
+    held.append(fill(600))
+    size = len(sub.next(5))
+    held.clear()
+    print(size)
 
 
 def claimed(nc, sub):

@@ -121,8 +121,8 @@ def test_what_went_wrong_is_told_where_no_heap_is_left_to_clean_up(
 def test_errors_and_messages_have_the_heap_of_code_that_can_be_loaded_again(
     nats_url: str, file_url: str, tmp_path: Path
 ) -> None:
-    lines = run("short", nats_url, file_url, tmp_path, heap="96K", path=MPY)
-    assert lines == ["INVALID_ARGUMENT", "400", "1000"]
+    lines = run("short", nats_url, file_url, tmp_path, heap="128K", path=MPY)
+    assert lines == ["INVALID_ARGUMENT", "1000"]
 
 
 def test_messages_that_do_not_fit_the_queue_are_told(
