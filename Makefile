@@ -35,7 +35,7 @@ demo: $(MPY) $(DEVICE)  ## a device and a desktop exchange payloads, or FILE=pat
 test: $(MPY) $(DEVICE) $(PEERS)  ## all that is done in ten minutes
 	@$(BIN)/python -m pytest -q
 
-test-long: $(MPY) $(DEVICE)  ## the tests that take minutes: long runs, large files
+test-long: $(MPY) $(DEVICE) $(PEERS)  ## the tests that take minutes: long runs, large files
 	@$(BIN)/python -m pytest -q -m long
 
 test-boards: $(MPY)  ## a simulated board is flashed, whatever happens meanwhile
