@@ -301,7 +301,6 @@ def test_real_devices_are_all_back_soon_and_not_in_step(tmp_path: Path, figures:
         for board in boards:
             assert board.line() == "ready"
         server.kill()
-        server.stop()
         time.sleep(0.3)
         server = NatsServer(tmp_path, "-m", "-1", port=port)
         opened = time.monotonic()
