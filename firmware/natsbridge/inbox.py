@@ -1,18 +1,11 @@
-"""Inboxes: a durable consumer is made, gives its messages one by one, has them acknowledged."""
+"""Inboxes: a durable consumer gives its messages one by one, and has them acknowledged."""
 
 import time
 
 from micropython import const
 
-from .errors import (
-    INVALID_ARGUMENT,
-    NATS_CONNECTION_FAILED,
-    NATSBridgeError,
-    check,
-    fail,
-)
+from .errors import NATS_CONNECTION_FAILED, NATSBridgeError, fail, make_room
 from .jetstream import STREAM_FAILED, ask, close, listen, moved, request, wait
-from .payload import check_subject
 from .stream import passed, until
 
 _LONG = const(60)  # s for which a server is asked to wait, where nobody bounds it
@@ -20,29 +13,12 @@ _LOOK = const(1000)  # ms after which to look whether the server that was asked 
 _ANSWER = const(5000)  # ms for an answer, once it is due
 
 
-def inbox(nc, stream, name, subject, ack_wait):
+def inbox(nc, *words):
     """See Connection.inbox."""
-    for word in (stream, name):
-        check_subject(word)
-        if "." in word:
-            raise fail(INVALID_ARGUMENT, "subject", word)
-    if subject:
-        check_subject(subject, True)
-    check("ack_wait", ack_wait, 1)
-    where = stream + "." + name
-    text = (
-        '{"stream_name":"%s","config":{"durable_name":"%s","ack_policy":"explicit",'
-        '"ack_wait":%d000000000,"filter_subject":"%s"},"action":"create"}'
-    ) % (stream, name, ack_wait, subject)
-    ask(nc, "DURABLE.CREATE." + where, text)
-    from .stored import Inbox, StoredMsg
+    make_room(8192, "inbox", "jetstream")
+    from .opening import inbox
 
-    nc._msg = StoredMsg
-    box = Inbox()
-    box._nc = nc
-    box._name = where
-    box._wait = ack_wait
-    return box
+    return inbox(nc, *words)
 
 
 def take(inbox, deadline):
@@ -100,6 +76,11 @@ def answer(sub, end):
 
 def ack(msg, timeout):
     """See StoredMsg.ack."""
-    answer = request(msg.connection, msg.reply, b"+ACK", until(timeout), None)
-    if not answer or answer.head:  # nobody listens
+    nc = msg.connection
+    answer = request(nc, msg.reply, b"+ACK", until(timeout), None)
+    if answer and answer.head:  # nobody listens
+        answer = None
+        if hasattr(msg.sub, "inbox"):  # else it came in another way
+            ask(nc, "INFO." + msg.sub.inbox._name, "")
+    if not answer:
         raise fail(NATS_CONNECTION_FAILED, "unconfirmed", msg.subject)

@@ -70,16 +70,19 @@ def wait(nc):
 
 
 def ask(nc, name, text):
-    """Ask JetStream for something.
+    """What JetStream answers.
 
     Raises STREAM_FAILED with what it says, NATS_CONNECTION_FAILED.
     """
     msg = request(nc, "$JS.API.CONSUMER." + name, text, None, None)
-    if not msg or not len(msg):
+    if not msg:
+        raise fail(NATS_CONNECTION_FAILED, "mute", nc.url)
+    if not len(msg):
         raise fail(STREAM_FAILED, "off", nc.url)
-    error = json.loads(msg.data).get("error")
-    if error:
-        raise fail(STREAM_FAILED, "refused", nc.url, error.get("description"))
+    answer = json.loads(msg.data)
+    if "error" in answer:
+        raise fail(STREAM_FAILED, "refused", nc.url, answer["error"].get("description"))
+    return answer
 
 
 def request(nc, subject, payload, deadline, headers):

@@ -33,6 +33,12 @@ class Inbox:
                 return
 
 
+def check_seconds(name, value):
+    """Raise INVALID_ARGUMENT for more seconds than a server can count, in ns."""
+    if value > 1000000000:
+        raise fail(INVALID_ARGUMENT, "seconds", name, value)
+
+
 class StoredMsg(Msg):
     """A message of a connection that has an inbox, with what may be said of those that come out of
     it; of a large one that is being read only in_progress()."""
@@ -43,7 +49,8 @@ class StoredMsg(Msg):
         """It is done with, and does not come again: waits until the server has confirmed that, and
         then removes the files from the file server that were for this receiver alone.
 
-        Raises NATS_CONNECTION_FAILED if that is not confirmed; it can be repeated.
+        Raises NATS_CONNECTION_FAILED if that is not confirmed, and can be repeated; STREAM_FAILED
+        if the consumer is gone.
         """
         self._say("")
         make_room(8192, "inbox", "jetstream")
@@ -64,6 +71,7 @@ class StoredMsg(Msg):
     def nak(self, delay=0):
         """It can't be done now: it comes again, after `delay` s."""
         check("delay", delay, 0, float)
+        check_seconds("delay", delay)
         self._say('-NAK {"delay":%d000000}' % int(delay * 1000))
 
     def term(self):

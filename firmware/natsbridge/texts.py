@@ -62,6 +62,8 @@ will: a will is (subject, payloads), with payloads as smartsend takes them, of a
 session: the server keeps the session of a client with an id: pass id
 unsized: an upload handler needs the size of its data; pass bytes or a seekable file
 kinds: nats_connection must be what connect() returned, a handler a function, and removable a bool
+name: %r is no name of a stream or consumer: it has no dots, wildcards, slashes, quotes or white space
+seconds: %s can't be %r: it is 1000000000 s at most
 stored: the message on %s is of no inbox: nothing can be said of it
 unsubbed: the subscription to %s has ended; subscribe again
 """,
@@ -112,10 +114,13 @@ stream: no stream takes what is published to %s; make one: natsbridge stream cre
 store: the stream did not take the message to %s: %s
 off: the server %s has no JetStream, or no such stream
 refused: the server %s refused: %s
+other: %s is there for %s, not for %s: take another name for that
+foreign: %s is there with its %s %r: take another name
 """,
     NATS_CONNECTION_FAILED: """
 unconfirmed: the server has not confirmed the acknowledgement of the message on %s: repeat it, or it \
 comes again
+mute: the server %s does not answer for its streams
 silent: no stream has acknowledged the message to %s in time; it may be stored all the same
 connection: the connection to %s broke in %s(): %s
 close: the connection is closed; call connect() again

@@ -24,7 +24,7 @@ from natsbridge.errors import (
     NATSBridgeError,
 )
 from natsbridge.jetstream import ANSWER_S, NOBODY, PAUSE_S, Moved, asked, refused
-from natsbridge.subjects import check_subject
+from natsbridge.subjects import check_subject, is_subject
 from natsbridge.subscription import Msg
 
 if TYPE_CHECKING:
@@ -38,8 +38,23 @@ __all__ = ["Inbox", "StoredMsg", "open_inbox"]
 SLICE_S = 5.0
 LEAST_S = 0.05
 
-#: What no name of a stream or a consumer has: it is a token of subjects, and a file's name.
-_NO_NAME = re.compile(r"[.*>/\\]")
+#: What no name of a stream or a consumer has: it is a token of subjects, and a file's name; quotes
+#: because the device writes it into JSON as it is.
+_NO_NAME = re.compile(r'[.*>/\\"]')
+#: Seconds: a server counts them in ns, in 64 bits.
+MOST_S = 1_000_000_000
+
+
+def _check_most(seconds: float, what: str) -> None:
+    if seconds > MOST_S:
+        raise NATSBridgeError(INVALID_ARGUMENT, f"{what} must be at most {MOST_S} seconds")
+
+
+def _unconfirmed(what: str, why: str) -> NATSBridgeError:
+    return NATSBridgeError(
+        NATS_CONNECTION_FAILED,
+        f"{what} was not confirmed ({why}): repeat it, or the message comes again",
+    )
 
 
 class StoredMsg(Msg):
@@ -66,7 +81,8 @@ class StoredMsg(Msg):
             timeout: seconds.
 
         Raises:
-            NATSBridgeError: `NATS_CONNECTION_FAILED` where it is not confirmed; it can be repeated.
+            NATSBridgeError: `NATS_CONNECTION_FAILED` where it is not confirmed, so that it can be
+                repeated; `STREAM_FAILED` if the consumer is gone.
         """
         check_timeout(timeout)
         connection = self._inbox._connection
@@ -75,12 +91,11 @@ class StoredMsg(Msg):
         await connection._stand(what, timeout)
         try:
             await asked(connection, connection.client.request(self.reply, timeout=86400), deadline)
+        except nats.errors.NoRespondersError:
+            await self._inbox._check(what)
+            raise _unconfirmed(what, "nobody answers") from None
         except (Moved, asyncio.TimeoutError, nats.errors.Error, OSError) as e:
-            why = str(e).removeprefix("nats: ") or "no answer"
-            raise NATSBridgeError(
-                NATS_CONNECTION_FAILED,
-                f"{what} was not confirmed ({why}): repeat it, or the message comes again",
-            ) from None
+            raise _unconfirmed(what, str(e).removeprefix("nats: ") or "no answer") from None
         if self._claimed is not None:
             claimed, self._claimed = self._claimed, None
             await claimed()
@@ -88,6 +103,7 @@ class StoredMsg(Msg):
     async def nak(self, delay: float = 0) -> None:
         """It can't be done now: it comes again, after `delay` seconds."""
         check_timeout(delay, "delay")
+        _check_most(delay or 0, "delay")
         await self._say(self._nats.nak(delay))
 
     async def term(self) -> None:
@@ -198,21 +214,35 @@ class Inbox:
             raise self._connection._failed(what, e) from e
 
 
-async def _check_filter(js: JetStreamContext, stream: str, name: str, subject: str) -> None:
-    """Refuse a consumer that is there for another subject: it would be changed, and who shares it
-    would never get what it has not fetched yet."""
+async def _known(
+    js: JetStreamContext, stream: str, name: str, subject: str
+) -> ConsumerConfig | None:
+    """Return what a consumer that is there was told.
+
+    One for another subject is refused: it would be changed, and who shares it would never get what
+    it has not fetched yet. So is one that gives its messages in another way.
+    """
     try:
-        config = (await js.consumer_info(stream, name)).config
+        config: ConsumerConfig = (await js.consumer_info(stream, name)).config
     except nats.js.errors.NotFoundError:  # of the stream too: making the consumer says so
-        return
+        return None
+    there = f"{name!r} of the stream {stream!r} is there"
     told = config.filter_subjects or [config.filter_subject or ""]
-    if told != [subject]:
-        before, wanted = (" ".join(words) or "all subjects" for words in (told, [subject]))
+    if told != [subject or ""]:
+        before, wanted = (" ".join(words) or "all subjects" for words in (told, [subject or ""]))
         raise NATSBridgeError(
             STREAM_FAILED,
-            f"{name!r} of the stream {stream!r} is there for {before}, not for {wanted}: take"
-            " another name for that",
+            f"{there} for {before}, not for {wanted}: take another name for that",
         )
+    for key, value, right in (
+        ("ack_policy", config.ack_policy, AckPolicy.EXPLICIT),
+        ("deliver_subject", config.deliver_subject, None),
+    ):
+        if value != right:
+            raise NATSBridgeError(
+                STREAM_FAILED, f"{there} with its {key} {value!r}: take another name"
+            )
+    return config
 
 
 async def open_inbox(
@@ -220,12 +250,16 @@ async def open_inbox(
 ) -> Inbox:
     """Return an inbox, and make its consumer if there is none; see `Connection.inbox`."""
     for word in (stream, name):
-        check_subject(word)
-        if found := _NO_NAME.search(word):
-            raise NATSBridgeError(INVALID_ARGUMENT, f"{word!r} must not have a {found[0]!r}")
+        if not is_subject(word) or _NO_NAME.search(word):
+            raise NATSBridgeError(
+                INVALID_ARGUMENT,
+                f"{ascii(word)[:80]} is no name of a stream or consumer: it has no dots, wildcards,"
+                " slashes, quotes or white space",
+            )
     if subject:
         check_subject(subject, wildcards=True)
     check_count(ack_wait, "ack_wait", 1)
+    _check_most(ack_wait, "ack_wait")
     js = connection.client.jetstream()
     config = ConsumerConfig(
         durable_name=name,
@@ -236,8 +270,11 @@ async def open_inbox(
     what = f"opening {name!r} of the stream {stream!r}"
     await connection._stand(what, ANSWER_S)
     try:
-        await _check_filter(js, stream, name, subject)
-        await js.add_consumer(stream, config)
+        if known := await _known(js, stream, name, subject):
+            # Without a name, which would want another permission. What else it was told stays.
+            config = known.evolve(name=None, ack_wait=ack_wait)
+        if known is None or known.ack_wait != ack_wait:
+            await js.add_consumer(stream, config)
         pull = await js.pull_subscribe_bind(name, stream)
     except nats.js.errors.APIError as e:
         raise refused(connection, e) from None

@@ -68,10 +68,14 @@ step("a stream", stream, "TWIN", subjects=["twin.>"])
 step("another subject", send, "other.a", says="no stream takes")
 step("a subject with a wildcard", send, "twin.*")
 step("no such stream", nc.inbox, "NOPE", "dev", says="stream not found")
-step("a stream's name with a dot", nc.inbox, "A.B", "dev")
-step("a consumer's name with a dot", nc.inbox, "TWIN", "a.b")
-step("a consumer without a name", nc.inbox, "TWIN", "")
+step("a stream's name with a dot", nc.inbox, "A.B", "dev", says="no dots")
+step("a consumer's name with a dot", nc.inbox, "TWIN", "a.b", says="no dots")
+step("a consumer without a name", nc.inbox, "TWIN", "", says="is no name")
+step("a stream that is a number", nc.inbox, 5, "dev", says="5 is no name of a stream")
+step("a consumer's name with a quote", nc.inbox, "TWIN", 'a"b', says="quotes")
+step("a stream's name with a backslash", nc.inbox, "TW\\IN", "dev", says="is no name")
 step("a wrong time", nc.inbox, "TWIN", "dev", ack_wait=0)
+step("a time without an end", nc.inbox, "TWIN", "dev", ack_wait=10**40, says="1000000000 s")
 step("a wrong subject", nc.inbox, "TWIN", "dev", "a b")
 
 box = nc.inbox("TWIN", "dev", ack_wait=1)
@@ -122,6 +126,17 @@ def twice():
     return texts(box, 1, 0)
 
 
+def never():
+    """Have it come again in an age."""
+    send("twin.a", "never")
+    for msg in box.fetch(1):
+        try:
+            msg.nak(10**40)
+        finally:
+            msg.ack()
+
+
+step("in an age", never, says="1000000000 s")
 step("later", later)
 step("longer than it may", longer)
 step("acknowledged twice", twice)
@@ -213,20 +228,69 @@ step("of other subjects", texts, other, 1, 0.3)
 step("send to others", send, "twin.b.x", "b")
 step("of this one", texts, other)
 same = nc.inbox("TWIN", "filtered", "twin.b.*", ack_wait=5)
-step("of another subject", nc.inbox, "TWIN", "filtered", "twin.c")
-step("of all subjects", nc.inbox, "TWIN", "filtered")
+step("of another subject", nc.inbox, "TWIN", "filtered", "twin.c", says="for twin.b.*, not for")
+step("of all subjects", nc.inbox, "TWIN", "filtered", says="not for all subjects")
 step("send to it", send, "twin.b.x", "c")
 step("another inbox of that name", texts, same)
 step("has taken it", texts, other, 1, 0)
+
+
+def consumer(name, **config):
+    """Make a consumer, or tell it something else."""
+    config.update({"durable_name": name, "filter_subject": "twin.d"})
+    return api("CONSUMER.DURABLE.CREATE.TWIN." + name, {"stream_name": "TWIN", "config": config})
+
+
+def told(name):
+    """What a consumer was told."""
+    data = nc.request("$JS.API.CONSUMER.INFO.TWIN." + name, b"").data
+    config = json.loads(bytes(data))["config"]
+    return [config.get(key) for key in ("ack_wait", "max_deliver", "filter_subject", "description")]
+
+
+def quoted():
+    """A subject that JSON has to escape."""
+    subject = 'twin.e."\\'
+    mine = nc.inbox("TWIN", "quoted", subject)
+    send(subject, "quoted")
+    return texts(mine)
+
+
+def opened(ack_wait):
+    """One that is there already, and what it is told then."""
+    nc.inbox("TWIN", "theirs", "twin.d", ack_wait)
+    return told("theirs")
+
+
+def gone(what, subject):
+    """Acknowledge a message of what is gone."""
+    send(subject, "gone")
+    for msg in box.fetch(1):
+        api(what)
+        msg.ack()
+
+
+step("a subject with a quote", quoted)
+more = {"ack_policy": "explicit", "max_deliver": 7, "description": "of the lab"}
+step("a consumer of somebody else", consumer, "theirs", ack_wait=9000000000, **more)
+step("opened as it is", opened, 9)
+step("opened with another time", opened, 5)
+step("one that needs no acknowledgement", consumer, "none", ack_policy="none")
+step("is none of ours", nc.inbox, "TWIN", "none", "twin.d", says="ack_policy")
+step("one that is pushed", consumer, "push", ack_policy="explicit", deliver_subject="to.me")
+step("nor is that", nc.inbox, "TWIN", "push", "twin.d", says="deliver_subject")
+box = nc.inbox("TWIN", "going", "twin.f")
+step("its consumer is gone", gone, "CONSUMER.DELETE.TWIN.going", "twin.f", says="not found")
+box = nc.inbox("TWIN", "dev", ack_wait=1)
+step("the rest", texts, box)
 
 step("a stream for two", stream, "FULL", subjects=["full"], max_msgs=2, discard="new")
 step("one", send, "full")
 step("two", send, "full")
 step("three", send, "full", says="maximum messages exceeded")
-step("the rest", texts, box)
 step("the consumer goes", api, "CONSUMER.DELETE.TWIN.filtered")
 step("from it", texts, other, 1, 1, says="consumer not found")
-step("the stream goes", api, "STREAM.DELETE.TWIN")
+step("the stream goes", gone, "STREAM.DELETE.TWIN", "twin.a", says="not found")
 step("from that", texts, box, 1, 1, says="not found")
 step("to it", send, "twin.a")
 step("nothing else has come", nc.next, 0)

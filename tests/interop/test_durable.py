@@ -31,6 +31,10 @@ EXPECTED = {
     "a stream's name with a dot": ["error", "INVALID_ARGUMENT", True],
     "a consumer's name with a dot": ["error", "INVALID_ARGUMENT", True],
     "a consumer without a name": ["error", "INVALID_ARGUMENT", True],
+    "a stream that is a number": ["error", "INVALID_ARGUMENT", True],
+    "a consumer's name with a quote": ["error", "INVALID_ARGUMENT", True],
+    "a stream's name with a backslash": ["error", "INVALID_ARGUMENT", True],
+    "a time without an end": ["error", "INVALID_ARGUMENT", True],
     "a wrong time": ["error", "INVALID_ARGUMENT", True],
     "a wrong subject": ["error", "INVALID_ARGUMENT", True],
     "nothing waits": ["ok", []],
@@ -44,6 +48,7 @@ EXPECTED = {
     "it comes again": ["ok", ["again"]],
     "at once": ["ok", ["again"]],
     "and not any more": ["ok", []],
+    "in an age": ["error", "INVALID_ARGUMENT", True],
     "later": ["ok", [[], ["later"]]],
     "longer than it may": ["ok", [0, []]],
     "acknowledged twice": ["ok", []],
@@ -58,12 +63,21 @@ EXPECTED = {
     "of all subjects": ["error", "STREAM_FAILED", True],
     "another inbox of that name": ["ok", ["c"]],
     "has taken it": ["ok", []],
+    "a subject with a quote": ["ok", ["quoted"]],
+    "a consumer of somebody else": ["ok", ""],
+    "opened as it is": ["ok", [9000000000, 7, "twin.d", "of the lab"]],
+    "opened with another time": ["ok", [5000000000, 7, "twin.d", "of the lab"]],
+    "one that needs no acknowledgement": ["ok", ""],
+    "is none of ours": ["error", "STREAM_FAILED", True],
+    "one that is pushed": ["ok", ""],
+    "nor is that": ["error", "STREAM_FAILED", True],
+    "its consumer is gone": ["error", "STREAM_FAILED", True],
     "a stream for two": ["ok", ""],
     "three": ["error", "STREAM_FAILED", True],
-    "the rest": ["ok", ["b", "c"]],
+    "the rest": ["ok", ["b", "c", "quoted", "gone"]],
     "the consumer goes": ["ok", ""],
     "from it": ["error", "STREAM_FAILED", True],
-    "the stream goes": ["ok", ""],
+    "the stream goes": ["error", "STREAM_FAILED", True],
     "from that": ["error", "STREAM_FAILED", True],
     "to it": ["error", "STREAM_FAILED", True],
     "closed": ["error", "NATS_CONNECTION_FAILED", True],
@@ -165,6 +179,36 @@ import logging, sys
 from natsbridge import sync as natsbridge
 logging.basicConfig(stream=sys.stdout)
 """
+
+
+SILENT = """
+import sys, natsbridge
+with natsbridge.connect(sys.argv[1]) as nc:
+    nc.subscribe("$JS.API.>")
+    try:
+        nc.inbox("KEPT", "desk")
+    except natsbridge.NATSBridgeError as e:
+        print(e.code)
+"""
+
+
+@pytest.mark.parametrize("side", ["device", "desktop"])
+def test_who_is_silent_about_its_streams_may_answer_later(
+    side: str, nats_url: str, tmp_path: Path
+) -> None:
+    """As a cluster without a leader: it is not known that there is no such stream."""
+    program = tmp_path / "silent.py"
+    line, place = [sys.executable, str(program)], {}
+    text = SILENT
+    if side == "device":
+        line, place = command(program, heap="256K", path=compiled())
+    else:
+        text = text.replace("import sys, natsbridge", ON_THE_DESKTOP)
+    program.write_text(text)
+    done = subprocess.run(
+        [*line, nats_url], capture_output=True, text=True, timeout=30, check=False, **place
+    )
+    assert done.stdout == "NATS_CONNECTION_FAILED\n", done.stderr
 
 
 async def long_and_short(url: str) -> None:
