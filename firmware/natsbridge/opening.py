@@ -1,6 +1,7 @@
-"""How an inbox begins: what is done once, and dropped."""
+"""How inboxes and spools begin: what is done once, and dropped."""
 
 import json
+import os
 
 from .errors import INVALID_ARGUMENT, NATSBridgeError, check, fail
 from .payload import check_subject, is_subject
@@ -64,3 +65,38 @@ def known(nc, box, subject, error):
     if config["ack_wait"] != wait:
         config["ack_wait"] = wait
         return json.dumps(config)
+
+
+def scan(spool):
+    """Make the folder of a spool if it is not there, and find what it has. Raises
+    INVALID_ARGUMENT."""
+    path = folder = spool.folder
+    spool.size = spool.dropped = spool.damaged = 0
+    spool._sid = 0  # the number of the next message: none that is there has it, or a greater one
+    aside = []
+    spool._queue = []  # numbers, with gaps where a stray file was
+    try:
+        try:
+            os.mkdir(folder)
+        except OSError:
+            pass  # it is there
+        for name in os.listdir(folder):
+            path = folder + "/" + name
+            number = name.split(".")[0]
+            if name == "part":
+                os.remove(path)
+            elif number.isdigit():
+                spool._sid = max(spool._sid, int(number) + 1)
+                if name == number:
+                    spool._queue.append(int(number))
+                    spool.size += os.stat(path)[6]
+                else:
+                    aside.append(name)
+        for name in aside:  # also one whose message would take its name
+            path = folder + "/" + name
+            if name[:-4].isdigit() and int(name[:-4]) in spool._queue:
+                os.rename(path, "%s/%d.bad" % (folder, spool._sid))
+                spool._sid += 1
+    except (OSError, TypeError) as e:
+        raise fail(INVALID_ARGUMENT, "spool", path, e)
+    spool._queue.sort()

@@ -81,6 +81,8 @@ def smartsend(
         from .compose import choose_links, compose
 
         msg_json = EnvelopeJSON(env, compose(env, data, size_threshold), on_progress)
+        if nc is False:  # a spool has it only checked
+            return env, msg_json
         if not nc:
             nc = dial(broker_url, timeout)
         buf = nc.scratch

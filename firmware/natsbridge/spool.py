@@ -13,17 +13,8 @@ import hashlib
 import json
 import os
 
-from . import log
-from .errors import (
-    INVALID_ARGUMENT,
-    NATS_CONNECTION_FAILED,
-    PAYLOAD_TOO_LARGE,
-    UPLOAD_FAILED,
-    NATSBridgeError,
-    check,
-    check_type,
-    fail,
-)
+from . import errors
+from .errors import INVALID_ARGUMENT, PAYLOAD_TOO_LARGE, fail
 
 
 class Spool:
@@ -33,27 +24,18 @@ class Spool:
     dropped where there is no room; else a message is refused.
     len(spool): how many wait. size: their bytes. dropped, damaged: how many were dropped, and set
     aside as *.bad, because they were damaged or can never be sent.
+
+    Raises INVALID_ARGUMENT.
     """
 
     def __init__(self, folder, limit, drop=False):
-        check("limit", limit, 1)
+        errors.check("limit", limit, 1)
         self.folder = folder
         self.limit = limit
         self.drop = drop
-        self.size = self.dropped = self.damaged = 0
-        try:
-            os.mkdir(folder)
-        except OSError:
-            pass  # it is there
-        self._queue = numbers = []  # with gaps where a stray file was
-        for name in os.listdir(folder):
-            path = folder + "/" + name
-            if name == "part":
-                os.remove(path)
-            elif name.isdigit():
-                numbers.append(int(name))
-                self.size += os.stat(path)[6]
-        numbers.sort()
+        from .opening import scan
+
+        scan(self)
 
     def __len__(self):
         return len(self._queue)
@@ -64,23 +46,31 @@ class Spool:
 
         options: smartsend's, values that JSON can carry. The message is sent with the same msg_id
         whenever that is, and if it waited with the time of this call as `spooled` in its metadata.
-        A stream that can't seek is written to flash before it is sent.
+        A stream that can't seek is written to flash before it is sent. Inside a callback of the
+        connection every message waits.
 
         Raises only where the message is not kept: as smartsend, but for what may pass. Where it
         would have to wait, PAYLOAD_TOO_LARGE if there is no room, OSError if the flash fails. What
         becomes of others is told by flush.
         """
-        options["msg_id"] = options.get("msg_id") or log.uuid4()
-        later = dict(options, metadata=dict(options.get("metadata") or {}, spooled=log.timestamp()))
-        try:
-            _sent(subject, data, later, self)
-        except AttributeError:
-            pass  # all that it checks before it needs a connection is right
-        ready = nats_connection and not self.flush(nats_connection, True)
+        from .log import timestamp, uuid4
+
+        options["msg_id"] = options.get("msg_id") or uuid4()
+        metadata = options.get("metadata") or {}
+        if isinstance(metadata, dict):
+            metadata = dict(metadata, spooled=timestamp())
+        later = dict(options, metadata=metadata)
+        _sent(subject, data, later, False)
+        url = options.get("fileserver_url") or "http"
+        if str(url)[:4].lower() != "http":
+            raise fail(INVALID_ARGUMENT, "url", repr(url).split("@")[-1])  # without a login
+        nc = nats_connection
+        ready = nc and not self.flush(nc, True) and not nc._busy
         from .compose import check_json, open_source
 
-        if check_json(later):
-            raise fail(INVALID_ARGUMENT, "metadata")
+        why = check_json(later)
+        if why:
+            raise fail(INVALID_ARGUMENT, "kept", why)
         files = []
         payloads = []  # as they stand in the file
         unsized = False
@@ -92,7 +82,7 @@ class Spool:
             payloads.append([name, kind, source.size or 0])
             total += source.size or 0
         check_json = open_source = None  # free to be dropped
-        if ready and not unsized and _sent(subject, files, options, nats_connection):
+        if ready and not unsized and _sent(subject, files, options, nc):
             return True
         message = subject, payloads, later
         self._room(total + len(json.dumps(message).encode()))  # before any is dropped in vain
@@ -128,21 +118,20 @@ class Spool:
                 sha.update(text)
                 f.write(text)
                 f.write(sha.digest())
-            numbers.append(numbers[-1] + 1 if numbers else 0)
-            os.rename(part, "%s/%d" % (self.folder, numbers[-1]))
+            numbers.append(self._sid)
+            os.rename(part, "%s/%d" % (self.folder, self._sid))
         except BaseException:
+            if self._sid in numbers:
+                numbers.remove(self._sid)
             try:
                 os.remove(part)
             except OSError:
                 pass  # the flash did not even take its name
             raise
+        self._sid += 1
         self.size += total
         bad = self.damaged
-        return bool(
-            ready and unsized and not self.flush(nats_connection, True) and bad == self.damaged
-        )
-
-    bound = scratch = bool  # as a connection has, for smartsend to check arguments without one
+        return bool(ready and unsized and not self.flush(nc, True) and bad == self.damaged)
 
     def _room(self, total):
         """Make room for a message, and its digest."""
@@ -159,23 +148,29 @@ class Spool:
         raised either.
 
         Raises as smartsend, but for what may pass; the message waits then. One that can never be
-        sent is set aside.
+        sent is set aside. INVALID_ARGUMENT over MQTT, and inside a callback of the connection.
         """
-        check_type(nats_connection or 1)
-        while self._queue:
+        nc = nats_connection
+        errors.check_type(nc or 1)
+        if nc._options["mqtt"]:
+            raise fail(INVALID_ARGUMENT, "mqtt", "streams")
+        if nc._busy and not wait:
+            raise fail(INVALID_ARGUMENT, "write")
+        while self._queue and not nc._busy:
             files = []
             bad = True
+            first = self._queue[0]
             try:
-                subject, data, options = read("%s/%d" % (self.folder, self._queue[0]), files)
+                subject, data, options = read("%s/%d" % (self.folder, first), files)
                 bad = False
-                if not _sent(subject, data, options, nats_connection):
+                if not _sent(subject, data, options, nc):
                     break
             except MemoryError:
                 break
             except (OSError, ValueError):
                 if not bad:  # what the server answered was
                     break
-            except NATSBridgeError as e:
+            except errors.NATSBridgeError as e:
                 if e.code not in (INVALID_ARGUMENT, PAYLOAD_TOO_LARGE):
                     if wait:
                         break
@@ -184,7 +179,8 @@ class Spool:
             finally:
                 for f in files:
                     f.close()
-            self._end(bad)
+            if first in self._queue:  # a callback may have dropped it
+                self._end(bad)
         return len(self._queue)
 
     def _end(self, bad=False):
@@ -202,17 +198,18 @@ class Spool:
 
 
 def _sent(subject, data, options, nc):
-    """Whether a stream has it; not, where what failed may pass."""
+    """Whether a stream has it; not, where what failed may pass. nc: False to have it checked only,
+    which a heap that is full now does not prevent."""
     try:
         from .send import smartsend
 
         smartsend(subject, data, nats_connection=nc, durable=True, **options)
         return True
-    except NATSBridgeError as e:
+    except errors.NATSBridgeError as e:
         if e.code == PAYLOAD_TOO_LARGE:  # of the broker, or of a heap or queue that is full now
-            if e.details.get("size", 0) > nc.max_payload:
+            if nc and e.details.get("size", 0) > nc.max_payload:
                 raise
-        elif e.code not in (NATS_CONNECTION_FAILED, UPLOAD_FAILED):
+        elif e.code not in (errors.NATS_CONNECTION_FAILED, errors.UPLOAD_FAILED):
             raise
 
 

@@ -30,6 +30,7 @@ metadata: metadata must be a dict of JSON values, at most 4096 bytes of them
 msg: smartreceive takes a Msg, not %r; next() returns None when nothing came
 read: the message on %s is no longer there: it was read already, or another call read past it; \
 use a large message before the next call
+kept: a spool keeps options that are JSON, no %s
 limit: %s can't be %r: it is a number (of bytes, things or attempts a whole one) from %d on
 mqtt: MQTT knows no %s; connect to nats:// or tls:// for them
 mqtt-sub: MQTT knows no queue groups, and one subscription for each subject; %s has one
@@ -64,6 +65,7 @@ unsized: an upload handler needs the size of its data; pass bytes or a seekable 
 kinds: nats_connection must be what connect() returned, a handler a function, and removable a bool
 name: %r is no name of a stream or consumer: it has no dots, wildcards, slashes, quotes or white space
 seconds: %s can't be %r: it is 1000000000 s at most
+spool: %r can't be used for a spool (%s): it needs a folder of its own, in one that exists
 stored: the message on %s is of no inbox: nothing can be said of it
 unsubbed: the subscription to %s has ended; subscribe again
 """,

@@ -1,6 +1,8 @@
 """The device of test_spool.py: keeps messages in a spool and sends them, as it is told."""
 
+import os
 import sys
+import time
 
 from natsbridge.spool import Spool
 
@@ -120,10 +122,16 @@ def main():
             ("spool.a", text, None, {"timeout": "3"}),
             ("spool.a", text, broker, {}),
             ("spool.a", text, None, {"sender_nam": "x"}),
+            ("spool.a", None, None, {}),
+            ("spool.a", "x", None, {}),
+            ("spool.a", text, None, {"metadata": "x"}),
+            ("spool.a", text, None, {"metadata": 5}),
+            ("spool.a", text, None, {"fileserver_url": "files.example.com"}),
+            ("spool.a", text, None, {"fileserver_url": 5}),
         ):
             refused(spool.send, subject, data, nc, **options)
-        print(len(spool), spool.send("spool.a", text))
-        for nc in (broker, 5, None):
+        print(len(spool), spool.send("spool.a", text, fileserver_url=None))
+        for nc in (broker, 5, None, spool):
             refused(spool.flush, nc)
         print(len(spool), spool.damaged)
     elif what == "streams":  # the broker falls silent for a while
@@ -169,6 +177,74 @@ def main():
             offer(spool, nc, "y", timeout=0.5)
             refused(spool.flush, nc)
         print(len(spool))
+    elif what == "aside":  # one after the other is damaged
+        spool = Spool(folder, 1000)
+        with connect() as nc:
+            for text in ("x", "y"):
+                offer(spool, None, text)
+                for name in os.listdir(folder):
+                    if name.isdigit():
+                        with open(folder + "/" + name, "ab") as f:
+                            f.write(b"!")
+                print(spool.flush(nc), spool.damaged)
+        offer(Spool(folder, 1000), None, "z")
+        print(sorted(os.listdir(folder)))
+    elif what == "before":  # what an older version has left
+        for name in ("5", "5.bad"):
+            with open(folder + "/" + name, "wb") as f:
+                f.write(name.encode())
+        spool = Spool(folder, 1000)
+        with connect() as nc:
+            print(spool.flush(nc), spool.damaged)
+        for name in sorted(os.listdir(folder)):
+            with open(folder + "/" + name, "rb") as f:
+                print(name, f.read())
+    elif what == "mqtt":  # where nothing can be durable
+        spool = Spool(folder, 1000)
+        offer(spool, None, "x")
+        with connect() as nc:
+            refused(spool.flush, nc)
+            offer(spool, nc, "y")
+        print(len(spool), spool.damaged)
+    elif what == "inside":  # in the connection's callback
+        spool = Spool(folder, 1000)
+
+        def idle():
+            nonlocal left
+            if left:
+                left -= 1
+                offer(spool, nc, "x%d" % left)
+                refused(spool.flush, nc)
+
+        left = 0
+        with natsbridge.connect(broker, on_idle=idle) as nc:
+            left = 2
+            while left:
+                nc.next(0.1)
+            print(spool.damaged, spool.flush(nc), spool.damaged)
+    elif what == "under":  # a callback drops what is just being sent
+        spool = Spool(folder, 1000, True)
+
+        def idle():
+            nonlocal left
+            if left:
+                left -= 1
+                offer(spool, None, "z" * 100)
+
+        left = 0
+        with natsbridge.connect(broker, on_idle=idle) as nc:
+            offer(spool, None, "x" * 100)
+            offer(spool, None, "y" * 100)
+            spool.limit = spool.size  # it is full
+            left = 1
+            time.sleep_ms(100)  # so that it is called at once
+            print(spool.flush(nc), left, spool.dropped)
+    elif what == "folders":
+        for path in (None, folder + "/file", folder + "/none/spool", folder + "/full"):
+            try:
+                print(Spool(path, 1000))
+            except natsbridge.NATSBridgeError as e:
+                print(e)
     elif what == "alien":  # a file whose name is a large number
         spool = Spool(folder, 100000)
         print(len(spool))

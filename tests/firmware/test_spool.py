@@ -16,6 +16,7 @@ import pytest
 
 from device import compiled, main_of, micropython
 from monitored import MonitoredBroker
+from mqtt_broker import MqttServer
 from natsbridge import sync
 
 SCRIPT = Path(__file__).with_name("spool_device.py")
@@ -197,8 +198,9 @@ def test_arguments_are_checked_before_a_message_waits_or_is_touched(spool: Path)
     assert run("checked", "nats://127.0.0.1:1", spool) == [
         *["INVALID_ARGUMENT"] * 5,
         "TypeError",
+        *["INVALID_ARGUMENT"] * 6,
         "0 False",
-        *["INVALID_ARGUMENT"] * 3,
+        *["INVALID_ARGUMENT"] * 4,
         "1 0",
     ]
 
@@ -254,6 +256,52 @@ def test_while_the_heap_is_short_a_message_waits(broker: Broker, spool: Path) ->
 
 def test_what_fails_for_another_is_told_by_flush_alone(broker: Broker, spool: Path) -> None:
     assert run("others", broker.url, spool) == ["False", "y False 2", "STREAM_FAILED", "2"]
+
+
+def test_what_was_set_aside_is_never_overwritten(broker: Broker, spool: Path) -> None:
+    lines = run("aside", broker.url, spool)
+    assert lines == ["x False 1", "0 1", "y False 1", "0 2", "z False 1", "['0.bad', '1.bad', '2']"]
+    assert [(spool / f"{n}.bad").read_bytes()[:1] for n in (0, 1)] == [b"x", b"y"]
+
+
+def test_nor_what_has_the_name_that_another_would_get(broker: Broker, spool: Path) -> None:
+    spool.mkdir()
+    assert run("before", broker.url, spool) == ["0 1", "5.bad b'5'", "6.bad b'5.bad'"]
+
+
+def test_over_mqtt_messages_wait_and_it_says_why(spool: Path, tmp_path: Path) -> None:
+    with MqttServer(tmp_path) as server:
+        assert run("mqtt", server.mqtt, spool) == [
+            *("x False 1", "INVALID_ARGUMENT", "y INVALID_ARGUMENT 1", "1 0")
+        ]
+
+
+def test_inside_a_callback_messages_wait(broker: Broker, spool: Path) -> None:
+    assert run("inside", broker.url, spool) == [
+        *("x1 False 1", "INVALID_ARGUMENT", "x0 False 2", "INVALID_ARGUMENT", "0 0 0")
+    ]
+    assert [env["payloads"][0][1] for env in broker.received()] == ["x1", "x0"]
+
+
+def test_a_callback_that_drops_what_is_being_sent_costs_no_other(
+    broker: Broker, spool: Path
+) -> None:
+    x, y, z = ("x" * 100, "y" * 100, "z" * 100)
+    lines = run("under", broker.url, spool)
+    assert lines == [f"{x} False 1", f"{y} False 2", f"{z} False 2", "0 0 1"]
+    assert [env["payloads"][0][1] for env in broker.received()] == [x, y, z]
+
+
+def test_a_folder_that_can_be_no_spool_is_said(spool: Path) -> None:
+    spool.mkdir()
+    (spool / "file").touch()
+    (spool / "full" / "part").mkdir(parents=True)
+    lines = run("folders", "-", spool)
+    assert [line.split()[:2] for line in lines] == [
+        ["INVALID_ARGUMENT:", path]
+        for path in ("None", *(f"'{spool}/{name}'" for name in ("file", "none/spool", "full/part")))
+    ]
+    assert all("needs a folder of its own" in line for line in lines)
 
 
 def test_a_stray_file_with_a_large_number_costs_no_time(broker: Broker, spool: Path) -> None:
