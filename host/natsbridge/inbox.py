@@ -204,6 +204,23 @@ class Inbox:
                 await self._check(what)
                 return []
 
+    async def _leave(self) -> None:
+        """End it: what has come, and nobody has fetched, comes again at once, to whoever asks.
+
+        What the server was asked for it can send until then; what it sends no more is not lost.
+        """
+        client, sub = self._connection.client, self._pull._sub
+        with contextlib.suppress(NATSBridgeError, nats.errors.Error, OSError):  # else it knows
+            if client.is_connected and sub._id in client._subs:
+                await client._send_unsubscribe(sub._id)
+                await self._connection._round_trip(f"leaving {self._name!r}", ANSWER_S)
+        client._remove_sub(sub._id)
+        while not sub._pending_queue.empty():
+            msg = sub._pending_queue.get_nowait()
+            if msg.reply:  # what the server says has none
+                with contextlib.suppress(NATSBridgeError):
+                    await StoredMsg(msg, self).nak()
+
     async def _check(self, what: str) -> None:
         """Raise an error if there is no such consumer: that is silent too."""
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
@@ -13,7 +14,7 @@ from nats.js.api import ConsumerInfo, DiscardPolicy, StreamConfig, StreamInfo
 
 from natsbridge.client import Connection
 from natsbridge.errors import STREAM_FAILED, NATSBridgeError
-from natsbridge.jetstream import refused
+from natsbridge.jetstream import ANSWER_S, refused
 from natsbridge.subjects import check_subject
 
 __all__ = ["DAY_S", "ConsumerState", "StreamState", "Streams"]
@@ -137,14 +138,31 @@ class Streams:
         return sorted(found, key=lambda state: state.name)
 
     async def of(self, subject: str) -> str:
-        """Return the name of the stream that takes what is published to a subject."""
-        try:
-            return str(await self._call(self._js.find_stream_name_by_subject(subject)))
-        except NATSBridgeError as e:
-            if e.code != STREAM_FAILED:
-                raise
+        """Return the name of the stream that takes what is published to a subject.
+
+        Several of them, for a subject with wildcards, are refused.
+        """
+        check_subject(subject, wildcards=True)
+        names = sorted(await self._call(self._taking(subject)))
+        if not names:
             why = f"no stream takes what is published to {subject!r}; make one: natsbridge stream"
-            raise NATSBridgeError(STREAM_FAILED, f"{why} create NAME {subject!r}") from None
+            raise NATSBridgeError(STREAM_FAILED, f"{why} create NAME {subject!r}")
+        if len(names) > 1:
+            raise NATSBridgeError(
+                STREAM_FAILED,
+                f"what is published to {subject!r} is in the streams {', '.join(names)}: take a"
+                " subject of one of them (natsbridge stream info), and run one command for each",
+            )
+        return names[0]
+
+    async def _taking(self, subject: str) -> list[str]:
+        """Return the names of the streams that have to do with a subject."""
+        order = json.dumps({"subject": subject}).encode()
+        msg = await self._connection.client.request("$JS.API.STREAM.NAMES", order, ANSWER_S)
+        answer = json.loads(msg.data)
+        if "error" in answer:
+            raise nats.js.errors.APIError.from_error(answer["error"])
+        return answer.get("streams") or []
 
     async def purge(self, name: str) -> int:
         """Remove a stream's messages: how many there were."""

@@ -26,6 +26,7 @@ from natsbridge.client import Connection
 from natsbridge.errors import NATS_CONNECTION_FAILED, NATSBridgeError
 from natsbridge.inbox import Inbox, StoredMsg
 from natsbridge.sink import FileTarget
+from natsbridge.streams import Streams
 
 DURABLE = ("--durable=desk", "--timeout=0.5")
 
@@ -117,7 +118,7 @@ def test_it_takes_what_the_configuration_says(run: Runner, server: NatsServer) -
 def test_without_jetstream_it_says_so(bare: Runner, nats_url: str) -> None:
     bare.environ.update(NATS_URL=nats_url)
     bare.inside("stream", "info").failed("has no JetStream")
-    bare.inside("receive", "lab.>", "--durable=desk").failed("stream")
+    bare.inside("receive", "lab.>", "--durable=desk").failed("has no JetStream")
 
 
 def test_what_was_sent_before_is_received_once(
@@ -292,6 +293,103 @@ def test_what_takes_long_to_save_does_not_come_again(
     monkeypatch.setattr(Folder, "save", slowly)
     run.inside("receive", "lab.>", "--durable=desk", "--timeout=2").ended()
     assert len(list(Path(run.cwd, "received").glob("note*.txt"))) == 1
+
+
+def test_a_subject_of_two_streams_is_refused(run: Runner, server: NatsServer) -> None:
+    run.inside("stream", "create", "LAB", "lab.>").ended()
+    run.inside("stream", "create", "KITCHEN", "kitchen.>").ended()
+    send(server, "one")
+    told = run.inside("receive", "*.a", *DURABLE).failed("STREAM_FAILED", "KITCHEN, LAB")
+    assert "a subject of one of them" in told
+    run.inside("receive", "lab.*", *DURABLE).ended()
+    assert len(list(Path(run.cwd, "received").glob("note*.txt"))) == 1
+
+
+def test_files_that_take_long_hold_up_no_message_without_files(
+    run: Runner, server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And those that wait for their turn do not come again meanwhile."""
+    run.inside("stream", "create", "LAB", "lab.>").ended()
+    count = AT_ONCE + 2
+    for number in range(count):
+        send(server, f"slow {number}", metadata={"kind": "link"})  # which is taken for one
+    send(server, "quick")
+    inbox, real = Connection.inbox, natsbridge.smartreceive
+    came = []
+
+    async def impatient(self: Connection, *words: str) -> Inbox:
+        return await inbox(self, *words, ack_wait=1)
+
+    async def slowly(msg: StoredMsg, **options: Any) -> dict[str, Any]:
+        if b'"link"' in msg.data:
+            await asyncio.sleep(2)
+        env = await real(msg, **options)
+        came.append(len(msg.data))
+        return env
+
+    monkeypatch.setattr(Connection, "inbox", impatient)
+    monkeypatch.setattr(natsbridge, "smartreceive", slowly)
+    run.inside("receive", "lab.>", "--durable=desk", "--timeout=3").ended()
+    assert len(came) == count + 1
+    assert came[0] == min(came)
+    assert len(list(Path(run.cwd, "received").glob("note*.txt"))) == count + 1
+
+
+def test_what_is_acknowledged_to_a_consumer_that_is_gone_is_said_once(
+    run: Runner, server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.inside("stream", "create", "LAB", "lab.>").ended()
+    send(server, "one")
+    calls = []
+    real = StoredMsg.ack
+
+    async def ack(self: StoredMsg) -> None:
+        if not calls:
+            await self._inbox._connection.client.jetstream().delete_consumer("LAB", "desk")
+        calls.append(self)
+        await real(self)
+
+    monkeypatch.setattr(StoredMsg, "ack", ack)
+    took = run.inside("receive", "lab.>", *DURABLE, "--count", 1).ended()
+    assert "consumer not found" in took.err
+    assert len(calls) == 1
+    assert len(list(Path(run.cwd, "received").glob("note*.txt"))) == 1
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["just before", "just after"])
+def test_what_comes_just_as_it_ends_comes_again_at_once(server: NatsServer, late: bool) -> None:
+    """Nobody has taken it: another one gets it, long before ack_wait."""
+
+    async def work() -> None:
+        async with await natsbridge.connect(server.url) as nc:
+            await Streams(nc).create("LAB", ["lab.>"])
+            source = sources.Stored(await nc.inbox("LAB", "desk"))
+            waits = asyncio.create_task(source.next(None))
+            await asyncio.sleep(0.1)
+            if not late:
+                # What nobody has asked for as yet stands for what was asked for and not taken.
+                pull = source._inbox._pull
+                order = b'{"batch":3,"expires":9000000000}'
+                await nc.publish(pull._nms, order, pull._deliver)
+                for _ in range(3):
+                    await nc.publish("lab.a", b"x")
+                for _ in range(1000):
+                    if pull.pending_msgs + waits.done() == 3:
+                        break
+                    await asyncio.sleep(0.01)
+            waits.cancel()
+            await asyncio.wait([waits])
+            if not waits.cancelled():  # one was taken in time
+                msg = waits.result()
+                assert isinstance(msg, StoredMsg)
+                await msg.nak()
+            assert [msg async for msg in source.rest()] == []
+            if late:
+                await nc.publish("lab.a", b"x")
+            found = await (await nc.inbox("LAB", "desk")).fetch(3, 1)
+            assert len(found) == (1 if late else 3)
+
+    asyncio.run(work())
 
 
 def test_send_says_whether_it_is_stored(run: Runner, server: NatsServer) -> None:

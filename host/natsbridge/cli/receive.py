@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import re
 import time
-import weakref
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -45,8 +45,8 @@ Examples:
 
 #: Messages with files to fetch, and without, that are received at a time.
 AT_ONCE = 8
-#: Messages that are in hand: those that wait for their turn, too. Of what a stream keeps none waits
-#: here: it would come again meanwhile.
+#: Messages that are in hand: those that wait for their turn, too. Of what a stream keeps only those
+#: with files wait here: others who share it may have the rest.
 IN_HAND = 64
 #: Width of each column: with the rate and the spaces between, it makes 80.
 COLUMNS = (8, 8, 7, 16, 10, 8, 6)
@@ -93,6 +93,18 @@ def command(out: Output, settings: Settings, subject: str, **options: Any) -> No
     out.run(lambda: _Receiver(out, settings, **options).run(subject))
 
 
+@dataclass(eq=False)
+class _InHand:
+    """A message that is being received.
+
+    files: whether something of it has to be fetched. saved: whether it is in the folder.
+    """
+
+    msg: Msg
+    files: bool
+    saved: bool = False
+
+
 class _Receiver:
     def __init__(
         self,
@@ -120,11 +132,10 @@ class _Receiver:
         self.nack = nack
         self.failed = 0
         self.started = 0
-        self._room = asyncio.Semaphore(AT_ONCE if durable else IN_HAND)
         # A file that takes long holds up nobody who sends none.
         self._turns = {has: asyncio.Semaphore(AT_ONCE) for has in (False, True)}
-        self._tasks: dict[asyncio.Task[None], Msg] = {}
-        self._told: weakref.WeakSet[asyncio.Task[None]] = weakref.WeakSet()
+        self._tasks: dict[asyncio.Task[None], _InHand] = {}
+        self._done = asyncio.Event()  # with one of them
         self._main: asyncio.Task[Any] | None = None
         self._unwritable: BaseException | None = None
 
@@ -149,6 +160,7 @@ class _Receiver:
                         raise
                 finally:
                     await self._abandon()
+                    await self.source.close()
         if isinstance(self._unwritable, OSError):
             raise self._unwritable
         if self.failed or self._unwritable:
@@ -157,14 +169,13 @@ class _Receiver:
 
     async def _loop(self, progress: Progress) -> None:
         while self.count is None or self.started < self.count:
-            await self._room.acquire()
+            await self._until_room()
             try:
                 msg = await self.source.next(self.timeout)
             except NATSBridgeError as e:
                 if e.code != PAYLOAD_TOO_LARGE:
                     raise
                 self._failed(e)  # messages were dropped: on with the next ones
-                self._room.release()
                 continue
             if msg is None:
                 break
@@ -174,22 +185,31 @@ class _Receiver:
 
     def _start(self, msg: Msg, progress: Progress) -> None:
         self.started += 1
-        task = asyncio.create_task(self._receive(msg, Bars(progress)))
-        self._tasks[task] = msg
+        it = _InHand(msg, _has_links(msg))
+        task = asyncio.create_task(self._receive(it, Bars(progress)))
+        self._tasks[task] = it
         task.add_done_callback(self._tasks.pop)
-        task.add_done_callback(lambda _: self._room.release())
+        task.add_done_callback(lambda _: self._done.set())
+
+    async def _until_room(self) -> None:
+        """Wait until another message can be taken in hand."""
+        while len(self._tasks) >= IN_HAND or (
+            self.durable and sum(not it.files for it in self._tasks.values()) >= AT_ONCE
+        ):
+            self._done.clear()
+            await self._done.wait()
 
     async def _finish(self, progress: Progress) -> None:
         """Save what has come; of what would have to be fetched first, keep the message."""
-        for task, msg in self._tasks.items():
-            if _has_links(msg) and task not in self._told:  # else it is saved, and nearly done
+        for task, it in self._tasks.items():
+            if it.files and not it.saved:  # else it is nearly done
                 task.cancel()
         try:
             async for came in self.source.rest():
                 if _has_links(came):
                     await self._keep(came)
                     continue
-                await self._room.acquire()
+                await self._until_room()
                 self._start(came, progress)
             while self._tasks:
                 await asyncio.wait(self._tasks)
@@ -204,13 +224,13 @@ class _Receiver:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _receive(self, msg: Msg, bars: Bars) -> None:
-        begun = time.monotonic()
+    async def _receive(self, it: _InHand, bars: Bars) -> None:
+        msg, begun = it.msg, time.monotonic()
         try:
             try:
-                # A table that is converted takes its time too.
+                # To wait for its turn, and to convert a table, takes time too.
                 kept = msg._kept() if isinstance(msg, StoredMsg) else contextlib.nullcontext()
-                async with self._turns[_has_links(msg)], kept:
+                async with kept, self._turns[it.files]:
                     record = await self._saved(msg, bars)
             except NATSBridgeError as e:
                 e.message = f"{_as_options(e.message)} (a message on {msg.subject})"
@@ -222,9 +242,7 @@ class _Receiver:
                 text = f"a message on {msg.subject}: {type(e).__name__}: {e}"
                 await self._keep(msg, NATSBridgeError(DESERIALIZATION_ERROR, text))
             else:
-                task = asyncio.current_task()
-                assert task is not None
-                self._told.add(task)
+                it.saved = True
                 self._show(msg, record, time.monotonic() - begun)
                 await self._acknowledge(msg)
         except (OSError, SystemExit) as e:  # of stdout: it is full, or whoever reads it has gone

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from typing import Protocol
 
 from natsbridge.client import Connection, Msg, StoredMsg, Subscription
-from natsbridge.errors import DOWNLOAD_FAILED, INVALID_ARGUMENT, NATSBridgeError
+from natsbridge.errors import (
+    DOWNLOAD_FAILED,
+    INVALID_ARGUMENT,
+    STREAM_FAILED,
+    NATSBridgeError,
+)
 from natsbridge.inbox import Inbox
 from natsbridge.streams import Streams
 
@@ -17,6 +23,9 @@ __all__ = ["Source", "open_source"]
 LATER_S = 30
 #: The same of what is left as the command ends: what it has asked for is answered until then.
 SOON_S = 1
+
+#: Within which a message that has come is in the hand of who waits for it.
+TAKEN_S = 0.1
 
 #: Times that a message is acknowledged, with up to 5 s each, until that is confirmed.
 ACKS = 6
@@ -45,6 +54,9 @@ class Source(Protocol):
 
     async def kept(self, msg: Msg) -> None:
         """Say that a message that has come to its end is in the folder as it came."""
+
+    async def close(self) -> None:
+        """End it; what has come and was not taken comes again, if it can."""
 
 
 class Passing:
@@ -81,6 +93,9 @@ class Passing:
     async def kept(self, msg: Msg) -> None:
         """Nobody asks."""
 
+    async def close(self) -> None:
+        """End with the connection."""
+
 
 class Stored:
     """What a stream keeps until it is acknowledged."""
@@ -90,14 +105,19 @@ class Stored:
 
     def __init__(self, inbox: Inbox) -> None:
         self._inbox = inbox
+        self._fetching: asyncio.Task[list[StoredMsg]] | None = None
 
     async def next(self, timeout: float | None) -> Msg | None:
         """Return the next message, or None after `timeout` seconds."""
-        found = await self._inbox.fetch(1, timeout)
+        self._fetching = asyncio.create_task(self._inbox.fetch(1, timeout))
+        # Where this is cancelled, what just comes is not lost with it.
+        found = await asyncio.shield(self._fetching)
+        self._fetching = None
         return found[0] if found else None
 
     async def rest(self) -> AsyncIterator[Msg]:
         """Yield nothing: the rest stays where it is."""
+        await self.close()
         nothing: tuple[Msg, ...] = ()
         for msg in nothing:
             yield msg
@@ -109,8 +129,8 @@ class Stored:
             try:
                 await msg.ack()
                 break
-            except NATSBridgeError:
-                if not left:
+            except NATSBridgeError as e:
+                if not left or e.code == STREAM_FAILED:
                     raise
 
     async def failed(self, msg: Msg, e: NATSBridgeError | None) -> bool:
@@ -127,6 +147,20 @@ class Stored:
         assert isinstance(msg, StoredMsg)
         with contextlib.suppress(NATSBridgeError):  # the connection is lost: it is kept once more
             await msg.term()
+
+    async def close(self) -> None:
+        """End it: what has come, or is coming, and was not taken comes again at once."""
+        await self._inbox._leave()
+        if self._fetching is None:
+            return
+        fetching, self._fetching = self._fetching, None
+        await asyncio.wait([fetching], timeout=TAKEN_S)
+        fetching.cancel()
+        await asyncio.wait([fetching])
+        if not fetching.cancelled() and fetching.exception() is None:
+            for msg in fetching.result():
+                with contextlib.suppress(NATSBridgeError):
+                    await msg.nak()
 
 
 async def open_source(nc: Connection, subject: str, queue: str, count: int, durable: str) -> Source:
