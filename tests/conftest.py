@@ -28,7 +28,7 @@ from jspeers import JsPeer, start
 from proxy import TlsProxy
 from scale import SCALE, SEED, dice
 
-pytest_plugins = ("checkouts",)
+pytest_plugins = ("checkouts", "mqtt_broker")
 
 NATS_SERVER = str(Path(sys.executable).with_name("nats-server"))
 #: Seconds for a server to come up.

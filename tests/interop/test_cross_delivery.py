@@ -11,35 +11,27 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from device import ROUGH, micropython
+from device import ROUGH, Process, micropython
 
 SCRIPT = Path(__file__).with_name("cross_device.py")
 SIDES = ("firmware", "host")
 
 
-def start(side: str, what: str, *arguments: str) -> subprocess.Popen[str]:
+def start(side: str, what: str, *arguments: str) -> Process:
     if side == "firmware":
         return micropython(SCRIPT, what, *arguments, heap="1M")
     command = [sys.executable, "-u", str(SCRIPT), what, *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    return Process(command, stdout=subprocess.PIPE, text=True)
 
 
 def exchange(sender: str, receiver: str, *arguments: str) -> list[Any]:
     """What `receiver` prints of each message that `sender` sends."""
-    to = start(receiver, "receive", *arguments)
-    try:
+    with start(receiver, "receive", *arguments) as to:
         assert to.stdout is not None
         assert to.stdout.readline() == "ready\n"
-        by = start(sender, "send", *arguments)
-        try:
-            assert by.communicate(timeout=30)[0] == ""
-            assert by.returncode == 0
-        finally:
-            by.kill()
-        out, _ = to.communicate(timeout=30)
-    finally:
-        to.kill()
-    assert to.returncode == 0, out
+        with start(sender, "send", *arguments) as by:
+            assert by.rest(30) == ""
+        out = to.rest(30)
     return [json.loads(line) for line in out.split("\n") if line]
 
 
