@@ -25,6 +25,16 @@ BOARDS = Path(__file__).parent.parent.parent / "boards"
 FAKES = Path(__file__).parent / "fakes"
 #: What tells which connection, watchdog and network a program had.
 HEAD = "import sys, time\nimport board, machine, network, ntptime\n"
+#: Nobody waits for half a minute until the Wi-Fi is given up: one nap is a second.
+FAST = """
+class Fast:
+    now = 0
+    def sleep_ms(self, ms): self.now += 20 * ms
+    def ticks_ms(self): return self.now
+    ticks_add = time.ticks_add
+    ticks_diff = time.ticks_diff
+board.time = Fast()
+"""
 
 
 def start(folder: Path, program: Path, *, fakes: bool = True) -> Process:
@@ -158,15 +168,7 @@ def test_a_wi_fi_that_can_t_be_joined(
     board: Board, script: list[int], text: str, tries: int, seconds: int
 ) -> None:
     out = board.run(
-        f"network.script[:] = {script}\n"
-        # Nobody waits for half a minute: one nap is a second.
-        "class Fast:\n"
-        "    now = 0\n"
-        "    def sleep_ms(self, ms): self.now += 20 * ms\n"
-        "    def ticks_ms(self): return self.now\n"
-        "    ticks_add = time.ticks_add\n"
-        "    ticks_diff = time.ticks_diff\n"
-        "board.time = Fast()\n"
+        f"{FAST}network.script[:] = {script}\n"
         "try:\n    board.connect()\nexcept OSError as e:\n    print(e)\n"
         "print(sum(c[0] == 'connect' for c in network.calls), board.time.now // 1000)\n"
     )
@@ -288,7 +290,7 @@ def test_what_fails_on_a_board_shows_no_secret(
         out = board.run(
             "import natsbridge\n"
             "natsbridge.log.enabled = True\n"
-            f"network.script[:] = {script}\n"
+            f"{FAST}network.script[:] = {script}\n"
             "try:\n    board.connect()\n"
             "except Exception as e:\n"
             "    print('failed', e, repr(e), getattr(e, 'details', ''))\n"

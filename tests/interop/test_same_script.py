@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from device import FIRMWARE, command
 from fault_proxy import PLAIN, FaultProxy, Link
 from natsbridge import sync
 
+SIDES = ("firmware", "host")
 SCRIPT = Path(__file__).with_name("script_device.py")
 #: Blocks of 512 bytes that a file of the script may have: its disk is full then.
 BLOCKS = 800
@@ -91,7 +93,7 @@ def secure_server(folder: Path, certificates: Certificates, nkey: str) -> NatsSe
 
 
 def steps(side: str, *arguments: str) -> dict[str, Any]:
-    """Run the script on one side: what it prints."""
+    """What the script prints on one side."""
     line, place = [sys.executable, "-u", str(SCRIPT), *arguments], {}
     if side == "firmware":
         line, place = command(SCRIPT, *arguments, heap="8M", path=FIRMWARE)
@@ -113,26 +115,29 @@ def steps(side: str, *arguments: str) -> dict[str, Any]:
     return dict(lines)
 
 
-@pytest.fixture(scope="module")
-def results(
-    nats_url: str, file_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What the firmware and the host print, step by step."""
-    folder = tmp_path_factory.mktemp("secure")
+def run(side: str, file_url: str, folder: Path) -> dict[str, Any]:
+    """Run the script on one side, with brokers of its own: what it prints, step by step."""
     certificates = Certificates(folder)
+    (folder / "files").mkdir()
     with (
-        FaultProxy(nats_url) as line,
-        contextlib.closing(Responder(nats_url, line)) as responder,
+        NatsServer(folder) as broker,
+        FaultProxy(broker.url) as line,
+        contextlib.closing(Responder(broker.url, line)) as responder,
         secure_server(folder, certificates, responder.key.public) as secure,
     ):
-        firmware, host = (
-            steps(
-                side,
-                *(nats_url, file_url, str(tmp_path_factory.mktemp(side))),
-                *(secure.url, str(certificates.ca), responder.key.public, line.url),
-            )
-            for side in ("firmware", "host")
-        )
+        key = responder.key.public
+        arguments = secure.url, str(certificates.ca), key, line.url
+        return steps(side, broker.url, file_url, str(folder / "files"), *arguments)
+
+
+@pytest.fixture(scope="module")
+def results(
+    file_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the firmware and the host print. Both run at a time: they wait for most of theirs."""
+    folders = [tmp_path_factory.mktemp(side) for side in SIDES]
+    with ThreadPoolExecutor() as pool:
+        firmware, host = pool.map(run, SIDES, [file_url] * 2, folders)
     return firmware, host
 
 
