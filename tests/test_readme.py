@@ -216,6 +216,7 @@ def test_the_commands_of_the_quick_start_run(tmp_path: Path) -> None:
     assert json.loads((folder / "dict.json").read_text()) == {"on": True}
 
 
+@pytest.mark.boards
 def test_an_empty_pico_w_is_flashed_and_its_messages_arrive(
     bare: Runner, noted: Callable[[], str], tmp_path: Path
 ) -> None:
