@@ -32,8 +32,14 @@ help:
 demo: $(MPY) $(DEVICE)  ## a device and a desktop exchange payloads, or FILE=path
 	@exec $(BIN)/python tools/demo.py $${FILE:+"$$FILE"}
 
+# In two halves at a time, as most tests wait for most of theirs. What the other one prints comes
+# last.
+HALF := tests/host tests/cli tests/faults
+
 test: $(MPY) $(DEVICE) $(PEERS)  ## all that is done in ten minutes
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q $(HALF) >build/test.log 2>&1 & other=$$!; \
+	  $(BIN)/python -m pytest -q $(HALF:%=--ignore %); result=$$?; \
+	  wait $$other || result=$$?; cat build/test.log; exit $$result
 
 test-long: $(MPY) $(DEVICE) $(PEERS)  ## the tests that take minutes: long runs, large files
 	@$(BIN)/python -m pytest -q -m long

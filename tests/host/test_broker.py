@@ -509,7 +509,7 @@ class TestInfo:
             writer.write(b'PONG\r\nINFO {"ldm":true,"connect_urls":["127.0.0.1:1"]}\r\n')
             await asyncio.sleep(0.3)
             writer.write(b"MSG duck 1 3\r\nbye\r\n")
-            await reader.read()
+            await answer_pings(reader, writer)
 
         url = await fake_nats(server)
         nc = await natsbridge.connect(url, reconnect=reconnect)
