@@ -22,6 +22,8 @@ from natsbridge import sync
 
 SIDES = ("firmware", "host")
 SCRIPT = Path(__file__).with_name("script_device.py")
+#: Seconds for all steps. They take 20, and a minute where a dozen other processes run.
+PATIENCE_S = 180
 #: Blocks of 512 bytes that a file of the script may have: its disk is full then.
 BLOCKS = 800
 
@@ -105,7 +107,7 @@ def steps(side: str, *arguments: str) -> dict[str, Any]:
         restore_signals=False,  # a file that is too long is an error, not the end
     )
     try:
-        out, _ = process.communicate(timeout=60)
+        out, _ = process.communicate(timeout=PATIENCE_S)
     except subprocess.TimeoutExpired:
         process.kill()
         out, _ = process.communicate()
