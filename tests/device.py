@@ -12,6 +12,7 @@ import functools
 import os
 import select
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -89,6 +90,16 @@ def command(
     environment.update(env or {})
     line = [MICROPYTHON, "-X", f"heapsize={heap}", str(script.absolute()), *arguments]
     return line, {"env": environment, "cwd": board(path, rough)}
+
+
+def freeze(process: subprocess.Popen[Any]) -> None:
+    """Stop a process until a SIGCONT. The signal alone takes a while where the machine is busy.
+
+    If it has ended, that is all.
+    """
+    process.send_signal(signal.SIGSTOP)
+    with contextlib.suppress(ChildProcessError):
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
 
 class Process(subprocess.Popen[str]):

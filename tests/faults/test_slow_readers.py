@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from conftest import FileServerProcess
+from device import freeze
 from fault_proxy import FaultProxy, Link, Way
 from figures import Figures
 from monitored import PATIENCE_S, MonitoredBroker
@@ -85,7 +86,7 @@ def test_a_reader_that_is_cut_in_the_middle_of_a_message_is_told_and_comes_back(
     ):
         assert peer.line() == "ready"
         before = broker.last()
-        peer.process.send_signal(signal.SIGSTOP)
+        freeze(peer.process)
         send(broker, *((size, n) for n in range(count)))
         deadline = time.monotonic() + PATIENCE_S
         while not broker.ask("varz").get("slow_consumers"):
@@ -116,7 +117,7 @@ def test_without_reconnecting_being_cut_is_an_error(side: str, tmp_path: Path) -
         Side(side, "slow_device.py", tmp_path, "take", broker.url, "", "0") as peer,
     ):
         assert peer.line() == "ready"
-        peer.process.send_signal(signal.SIGSTOP)
+        freeze(peer.process)
         send(broker, *((1_000_000, n) for n in range(12)))
         while not broker.ask("varz").get("slow_consumers"):
             time.sleep(0.05)
