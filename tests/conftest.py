@@ -27,8 +27,10 @@ from figures import Figures
 from jspeers import JsPeer, start
 from proxy import TlsProxy
 from scale import SCALE, SEED, dice
+from vector_peer import Peer
+from vector_server import VectorServer
 
-pytest_plugins = ("checkouts",)
+pytest_plugins = ("checkouts", "mqtt_broker")
 
 NATS_SERVER = str(Path(sys.executable).with_name("nats-server"))
 #: Seconds for a server to come up.
@@ -257,6 +259,21 @@ def natsbridge(bare: Runner, broker: Broker, file_url: str) -> Runner:
     return bare
 
 
+@pytest.fixture(scope="session")
+def vector_server() -> Iterator[VectorServer]:
+    """The file server of the vectors."""
+    with VectorServer() as files:
+        yield files
+
+
+@pytest.fixture(scope="module")
+def vector_peer(nats_url: str) -> Iterator[Peer]:
+    """The other end of who runs the vectors."""
+    peer = Peer(nats_url)
+    yield peer
+    peer.close()
+
+
 class ScriptedHttp:
     """Answers each request with the next of `answers` as it stands, and closes the connection.
 
@@ -309,6 +326,19 @@ async def scripted() -> AsyncIterator[ScriptedHttp]:
 
 
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Take a client, as a broker does."""
+    writer.write(b'INFO {"max_payload":1048576}\r\n')
+    await reader.readuntil(b"PING\r\n")
+    writer.write(b"PONG\r\n")
+
+
+async def answer_pings(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Go on until the client hangs up."""
+    while await reader.readuntil(b"PING\r\n"):
+        writer.write(b"PONG\r\n")
 
 
 @pytest_asyncio.fixture

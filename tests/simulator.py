@@ -25,6 +25,8 @@ import tty
 from pathlib import Path
 from typing import Any
 
+from device import freeze
+
 DEVICE = Path(__file__).with_name("simulated_device.py")
 MICROPYTHON = os.environ.get("MICROPYTHON") or str(Path(sys.executable).with_name("micropython"))
 if os.sep in MICROPYTHON:
@@ -203,11 +205,8 @@ class Simulator:
 
         It stands still meanwhile: if the program ended after the look, the signal would kill it.
         """
-        self._process.send_signal(signal.SIGSTOP)
+        freeze(self._process)
         try:
-            # Until it stands still, or has ended.
-            options = os.WSTOPPED | os.WEXITED | os.WNOWAIT
-            os.waitid(os.P_PID, self._process.pid, options)
             status = Path(f"/proc/{self._process.pid}/status").read_text()
             caught = int(status.split("SigCgt:")[1].split()[0], 16)
             if not caught >> (signal.SIGINT - 1) & 1:

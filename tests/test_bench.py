@@ -74,6 +74,7 @@ def test_a_short_run_of_the_desktop_has_every_row_and_loses_nothing() -> None:
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="needs /proc")
+@pytest.mark.long
 def test_without_curl_the_desktops_files_are_not_measured(tmp_path: Path) -> None:
     text = short_run("bench_host.py", PATH=str(tmp_path))
     assert "not measured, as curl or sha256sum is missing" in text

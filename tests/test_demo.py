@@ -56,9 +56,19 @@ def test_a_file_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None:
     assert "Traceback" not in done.stdout + done.stderr
 
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
+TIMES = (0.1, 0.3, 0.5, 0.7, 0.9, 1.1)
+
+
 @pytest.mark.skipif(not Path("/proc").exists(), reason="needs /proc")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-@pytest.mark.parametrize("after_s", [0.1, 0.3, 0.5, 0.7, 0.9, 1.1])
+@pytest.mark.parametrize(
+    ("number", "after_s"),
+    [  # each signal at two times, each time once; the others take long
+        pytest.param(number, after_s, marks=[] if (i - j) % 3 == 0 else pytest.mark.long)
+        for i, number in enumerate(SIGNALS)
+        for j, after_s in enumerate(TIMES)
+    ],
+)
 def test_interrupted_at_any_point_it_leaves_no_process(
     number: signal.Signals, after_s: float
 ) -> None:

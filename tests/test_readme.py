@@ -25,7 +25,7 @@ from certificates import Certificates
 from checkouts import PICO, SECRET, uf2
 from command import Runner, fits, lines_of_screen
 from conftest import NATS_SERVER, NatsServer, free_ports
-from device import micropython
+from device import Process, micropython, printed
 from mqtt_broker import MqttServer
 from natsbridge import sync
 from natsbridge.cli.settings import tomllib
@@ -80,27 +80,13 @@ def test_make_help_fits_a_terminal() -> None:
 def test_the_quick_start_runs(tmp_path: Path) -> None:
     with NatsServer(tmp_path, "-m", "-1") as server:
         ports = json.loads(next(tmp_path.glob("*.ports")).read_text())
-        desktop = subprocess.Popen(
-            [sys.executable, "-c", snippet("desktop", server.url)],
-            stdout=subprocess.PIPE,
-            text=True,
-            env=os.environ,
-        )
-        try:
+        line = [sys.executable, "-c", snippet("desktop", server.url)]
+        with Process(line, stdout=subprocess.PIPE, text=True) as desktop:
             wait_for_interest(ports["monitoring"][0], "conn", "lab.data")
             script = tmp_path / "main.py"
             script.write_text(snippet("device", server.url))
-            device = micropython(script, heap="128K")
-            try:
-                device_out, _ = device.communicate(timeout=20)
-                desktop_out, _ = desktop.communicate(timeout=20)
-            finally:
-                device.kill()
-                device.wait()
-        finally:
-            desktop.kill()
-            desktop.wait()
-    assert (device.returncode, desktop.returncode) == (0, 0)
+            device_out = printed(script, timeout=20, heap="128K")
+            desktop_out = desktop.rest(20)
     assert device_out == "relay dictionary {'on': True}\n"
     assert desktop_out.startswith("pico readings jsontable [{")
 
@@ -117,14 +103,7 @@ def test_a_device_that_sleeps(tmp_path: Path) -> None:
         script = tmp_path / "main.py"
         text = str(code).replace(BROKER, url).replace('"spool"', repr(str(tmp_path / "spool")))
         script.write_text("import sys\nsys.path.insert(0, %r)\n" % str(HARDWARE) + text)  # noqa: UP031
-        device = micropython(script, heap="192K")
-        try:
-            out, _ = device.communicate(timeout=30)
-        finally:
-            device.kill()
-            device.wait()
-        assert device.returncode == 0, out
-        return out.splitlines()
+        return printed(script, timeout=30, heap="192K").splitlines()
 
     def run(*words: str) -> None:
         environ = {**os.environ, "NATS_URL": f"nats://127.0.0.1:{port}"}
@@ -155,15 +134,11 @@ def test_the_snippet_for_mqtt_runs(tmp_path: Path) -> None:
         desk.flush()
         script = tmp_path / "main.py"
         script.write_text(code.replace("mqtt://192.168.1.10:1883", server.mqtt))
-        device = micropython(script, heap="128K")
-        try:
+        with micropython(script, heap="128K") as device:
             env = sync.smartreceive(sub.next(10))
             command = [("relay", {"on": True}, "dictionary")]
             sync.smartsend("lab.command", command, nats_connection=desk)
-            out, _ = device.communicate(timeout=20)
-        finally:
-            device.kill()
-            device.wait()
+            out = device.rest(20)
     assert env["payloads"] == [("t1", {"celsius": 21.5}, "dictionary")]
     assert out == "[('relay', {'on': True}, 'dictionary')]\n"
 
@@ -241,6 +216,7 @@ def test_the_commands_of_the_quick_start_run(tmp_path: Path) -> None:
     assert json.loads((folder / "dict.json").read_text()) == {"on": True}
 
 
+@pytest.mark.boards
 def test_an_empty_pico_w_is_flashed_and_its_messages_arrive(
     bare: Runner, noted: Callable[[], str], tmp_path: Path
 ) -> None:
@@ -400,12 +376,7 @@ def test_the_deployment_carries_payloads_from_device_to_desktop(
             nc.flush()
             (told,) = (tmp_path / "1").glob("*.ports")
             wait_for_interest(json.loads(told.read_text())["monitoring"][0], "route", "lab.>", 20)
-            device = micropython(script, heap="128K")
-            try:
-                said, _ = device.communicate(timeout=30)
-            finally:
-                device.kill()
-                device.wait()
+            said = printed(script, timeout=30, heap="128K")
             assert said == "['direct', 'link']\n"
             msg = sub.next(10)
             env = sync.smartreceive(msg, fileserver_url=secure_files.url)

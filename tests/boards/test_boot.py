@@ -18,20 +18,30 @@ import pytest
 
 from certificates import Certificates
 from conftest import NatsServer, free_ports
-from device import MICROPYTHON, compiled
+from device import MICROPYTHON, Process, compiled
 from natsbridge import sync
 
 BOARDS = Path(__file__).parent.parent.parent / "boards"
 FAKES = Path(__file__).parent / "fakes"
 #: What tells which connection, watchdog and network a program had.
 HEAD = "import sys, time\nimport board, machine, network, ntptime\n"
+#: Nobody waits for half a minute until the Wi-Fi is given up: one nap is a second.
+FAST = """
+class Fast:
+    now = 0
+    def sleep_ms(self, ms): self.now += 20 * ms
+    def ticks_ms(self): return self.now
+    ticks_add = time.ticks_add
+    ticks_diff = time.ticks_diff
+board.time = Fast()
+"""
 
 
-def start(folder: Path, program: Path, *, fakes: bool = True) -> subprocess.Popen[str]:
+def start(folder: Path, program: Path, *, fakes: bool = True) -> Process:
     """Run `program` in `folder`, as on a board of which that is the file system."""
     paths = [str(FAKES)] if fakes else []
     paths += ["lib", ".frozen"]
-    return subprocess.Popen(
+    return Process(
         [MICROPYTHON, "-X", "heapsize=192K", str(program)],
         cwd=folder,
         env={**os.environ, "MICROPYPATH": ":".join(paths)},
@@ -61,12 +71,8 @@ class Board:
         (self.folder / "config.json").write_text(json.dumps(self.config))
         script = self.folder / "test.py"
         script.write_text((HEAD if fakes else "import board\n") + program)
-        process = start(self.folder, script, fakes=fakes)
-        try:
+        with start(self.folder, script, fakes=fakes) as process:
             return process.communicate(timeout=30)[0].splitlines()
-        finally:
-            process.kill()
-            process.wait()
 
 
 @pytest.fixture
@@ -162,15 +168,7 @@ def test_a_wi_fi_that_can_t_be_joined(
     board: Board, script: list[int], text: str, tries: int, seconds: int
 ) -> None:
     out = board.run(
-        f"network.script[:] = {script}\n"
-        # Nobody waits for half a minute: one nap is a second.
-        "class Fast:\n"
-        "    now = 0\n"
-        "    def sleep_ms(self, ms): self.now += 20 * ms\n"
-        "    def ticks_ms(self): return self.now\n"
-        "    ticks_add = time.ticks_add\n"
-        "    ticks_diff = time.ticks_diff\n"
-        "board.time = Fast()\n"
+        f"{FAST}network.script[:] = {script}\n"
         "try:\n    board.connect()\nexcept OSError as e:\n    print(e)\n"
         "print(sum(c[0] == 'connect' for c in network.calls), board.time.now // 1000)\n"
     )
@@ -292,7 +290,7 @@ def test_what_fails_on_a_board_shows_no_secret(
         out = board.run(
             "import natsbridge\n"
             "natsbridge.log.enabled = True\n"
-            f"network.script[:] = {script}\n"
+            f"{FAST}network.script[:] = {script}\n"
             "try:\n    board.connect()\n"
             "except Exception as e:\n"
             "    print('failed', e, repr(e), getattr(e, 'details', ''))\n"
@@ -362,14 +360,10 @@ def test_sleep_looks_after_the_connection(board: Board, nats_url: str) -> None:
             "print(nc._queued > 0, 1000 <= ms < 5000)\n"
             "print(sub.next(0).data)\n"
         )
-        process = start(board.folder, script)
-        try:
+        with start(board.folder, script) as process:
             assert ready.next(20) is not None
             nc.publish("b1.x", b"hi")
-            out, _ = process.communicate(timeout=20)
-        finally:
-            process.kill()
-            process.wait()
+            out = process.rest(20)
     assert out == "True True\nb'hi'\n"
 
 
@@ -397,8 +391,8 @@ def test_a_config_that_can_t_be_used(board: Board, text: str | None, why: str) -
     )
     if text is not None:
         (board.folder / "config.json").write_text(text)
-    process = start(board.folder, script)
-    out = process.communicate(timeout=20)[0]
+    with start(board.folder, script) as process:
+        out = process.rest(20)
     assert out.startswith("config.json can't be used: ")
     assert out.count("\n") == 1
     assert why in out
@@ -444,12 +438,8 @@ class Slots:
             (place / "complete").touch()
 
     def run(self, *, fakes: bool = False) -> tuple[int, str]:
-        process = start(self.folder, self.folder / "main.py", fakes=fakes)
-        try:
+        with start(self.folder, self.folder / "main.py", fakes=fakes) as process:
             return process.wait(30), process.communicate()[0]
-        finally:
-            process.kill()
-            process.wait()
 
 
 @pytest.fixture

@@ -186,7 +186,7 @@ def test_what_the_folder_has_no_room_for_stays_in_the_stream(
     def write(self: FileTarget, data: bytes) -> None:
         raise self._failed(OSError(errno.ENOSPC, "No space left on device"))
 
-    words = "receive", "lab.>", "--durable=desk", "--timeout=3"
+    words = "receive", "lab.>", "--durable=desk", "--timeout=1"
     with monkeypatch.context() as full:
         full.setattr(FileTarget, "write", write)
         told = run.inside(*words).failed("INVALID_ARGUMENT", "cannot write into the folder")
@@ -286,12 +286,12 @@ def test_what_takes_long_to_save_does_not_come_again(
         return await inbox(self, *words, ack_wait=1)
 
     def slowly(self: Folder, *arguments: Any) -> dict[str, Any]:
-        time.sleep(3)
+        time.sleep(2)
         return save(self, *arguments)
 
     monkeypatch.setattr(Connection, "inbox", impatient)
     monkeypatch.setattr(Folder, "save", slowly)
-    run.inside("receive", "lab.>", "--durable=desk", "--timeout=2").ended()
+    run.inside("receive", "lab.>", "--durable=desk", "--timeout=1.5").ended()
     assert len(list(Path(run.cwd, "received").glob("note*.txt"))) == 1
 
 

@@ -21,46 +21,37 @@ def device(nats_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     it.close()
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[VectorServer]:
-    with VectorServer() as files:
-        yield files
-
-
-@pytest.fixture(scope="module")
-def peer(nats_url: str) -> Iterator[Peer]:
-    other = Peer(nats_url)
-    yield other
-    other.close()
-
-
 def runnable(file_name: str) -> list[vectors.Case]:
     return [case for case in vectors.load(file_name) if vectors.runs(case, ABILITIES)]
 
 
 @pytest.mark.parametrize("case", runnable("receive.json"), ids=by_name)
-def test_receive(case: vectors.Case, device: Device, server: VectorServer, peer: Peer) -> None:
-    server.serve(vectors.files(case, server.url))
-    peer.publish(vectors.wire(case, server.url))
-    options = vectors.receive_options(case, server.url)
+def test_receive(
+    case: vectors.Case, device: Device, vector_server: VectorServer, vector_peer: Peer
+) -> None:
+    vector_server.serve(vectors.files(case, vector_server.url))
+    vector_peer.publish(vectors.wire(case, vector_server.url))
+    options = vectors.receive_options(case, vector_server.url)
     result = device.ask({"receive": options, "who": case.get("receiver")})
-    assert vectors.receive_problems(case, result, server.deleted) == []
+    assert vectors.receive_problems(case, result, vector_server.deleted) == []
 
 
 @pytest.mark.parametrize("case", runnable("send.json"), ids=by_name)
-def test_send(case: vectors.Case, device: Device, server: VectorServer, peer: Peer) -> None:
-    server.serve({})
-    peer.sent()
+def test_send(
+    case: vectors.Case, device: Device, vector_server: VectorServer, vector_peer: Peer
+) -> None:
+    vector_server.serve({})
+    vector_peer.sent()
     options = vectors.place(
-        {"fileserver_url": "{fileserver}", **case.get("options", {})}, server.url
+        {"fileserver_url": "{fileserver}", **case.get("options", {})}, vector_server.url
     )
     send = [repeated(case["subject"]), device.values(case["data"]), repeated(options)]
     result = device.ask({"send": send, "who": case.get("sender")})
-    messages = peer.sent()
+    messages = vector_peer.sent()
     if "error" in case:
         assert vectors.error_problems(case, result) == []
         assert messages == []
-        assert server.stored() == []
+        assert vector_server.stored() == []
         return
     assert "error" not in result, result
     [msg] = messages

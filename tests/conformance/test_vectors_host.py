@@ -13,7 +13,7 @@ import make_vectors
 import natsbridge
 import natsbridge.sync
 import vectors
-from vector_peer import SUBJECT, Peer, by_name, fetch
+from vector_peer import SUBJECT, Peer, by_name, columns, fetch
 from vector_server import VectorServer
 
 T = TypeVar("T")
@@ -84,19 +84,6 @@ class Side:
         return {"sent": True, "msg_json": msg_json, "env": env}
 
 
-@pytest.fixture(scope="module")
-def peer(nats_url: str) -> Iterator[Peer]:
-    other = Peer(nats_url)
-    yield other
-    other.close()
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[VectorServer]:
-    with VectorServer() as files:
-        yield files
-
-
 @pytest.fixture(scope="module", params=["async", "sync"])
 def side(request: pytest.FixtureRequest, nats_url: str) -> Iterator[Side]:
     if request.param == "sync":
@@ -111,12 +98,6 @@ def side(request: pytest.FixtureRequest, nats_url: str) -> Iterator[Side]:
     loop.close()
 
 
-def columns(raw: bytes) -> dict[str, list[Any]]:
-    with pyarrow.ipc.open_stream(raw) as reader:
-        found: dict[str, list[Any]] = reader.read_all().to_pydict()
-    return found
-
-
 def test_files_on_disk_are_what_the_generator_writes() -> None:
     for name, text in make_vectors.build().items():
         assert (make_vectors.FOLDER / name).read_text(encoding="ascii") == text, name
@@ -128,26 +109,30 @@ def test_vectors_stay_small() -> None:
 
 
 @pytest.mark.parametrize("case", RECEIVE, ids=by_name)
-def test_receive(case: vectors.Case, side: Side, server: VectorServer, peer: Peer) -> None:
+def test_receive(
+    case: vectors.Case, side: Side, vector_server: VectorServer, vector_peer: Peer
+) -> None:
     if not vectors.runs(case, ABILITIES):
         pytest.skip(f"needs {case['needs']}")
-    server.serve(vectors.files(case, server.url))
-    result = side.receive(case, server, peer)
-    assert vectors.receive_problems(case, result, server.deleted) == []
+    vector_server.serve(vectors.files(case, vector_server.url))
+    result = side.receive(case, vector_server, vector_peer)
+    assert vectors.receive_problems(case, result, vector_server.deleted) == []
 
 
 @pytest.mark.parametrize("case", SEND, ids=by_name)
-def test_send(case: vectors.Case, side: Side, server: VectorServer, peer: Peer) -> None:
+def test_send(
+    case: vectors.Case, side: Side, vector_server: VectorServer, vector_peer: Peer
+) -> None:
     if not vectors.runs(case, ABILITIES):
         pytest.skip(f"needs {case['needs']}")
-    server.serve({})
-    peer.sent()
-    result = side.send(case, server)
-    messages = peer.sent()
+    vector_server.serve({})
+    vector_peer.sent()
+    result = side.send(case, vector_server)
+    messages = vector_peer.sent()
     if "error" in case:
         assert vectors.error_problems(case, result) == []
         assert messages == []
-        assert server.stored() == []
+        assert vector_server.stored() == []
         return
     assert "error" not in result, result
     assert [msg.subject for msg in messages] == [vectors.subject(case)]

@@ -8,6 +8,7 @@ from collections.abc import Awaitable
 from typing import Any, TypeVar
 
 import nats
+import pyarrow
 
 import vectors
 
@@ -58,6 +59,13 @@ def fetch(url: str) -> bytes:
     with urllib.request.urlopen(url) as answer:
         body: bytes = answer.read()
     return body
+
+
+def columns(raw: bytes) -> dict[str, list[Any]]:
+    """What a table in Arrow IPC has."""
+    with pyarrow.ipc.open_stream(raw) as reader:
+        found: dict[str, list[Any]] = reader.read_all().to_pydict()
+    return found
 
 
 def by_name(case: vectors.Case) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from conftest import NatsServer, free_ports
+from device import freeze
 
 #: Seconds for whatever should come soon.
 PATIENCE_S = 20
@@ -42,7 +43,10 @@ class MonitoredBroker:
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal."""
-        self.server.process.send_signal(number)
+        if number == signal.SIGSTOP:
+            freeze(self.server.process)
+        else:
+            self.server.process.send_signal(number)
 
     def takes_connections(self) -> bool:
         """Whether its port is open."""

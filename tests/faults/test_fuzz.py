@@ -128,12 +128,8 @@ def device(target: str, inputs: list[tuple[int, bytes]], heap: str, folder: Path
     main = main_of(HERE / "fuzz_device.py", folder)
     path = folder / "inputs"
     path.write_text("".join(f"{size},{data.hex()}\n" for size, data in inputs))
-    process = micropython(main, target, str(path), heap=heap, path=MPY)
-    try:
+    with micropython(main, target, str(path), heap=heap, path=MPY) as process:
         out, _ = process.communicate(timeout=PATIENCE_S)
-    finally:
-        process.kill()
-        process.wait()
     lines = out.splitlines()
     assert process.returncode == 0, (lines[-8:], f"with {heap}, after about {len(lines)} inputs")
     assert len(lines) == len(inputs) + 1

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from device import FIRMWARE, micropython
+from device import FIRMWARE, Process, micropython
 from figures import Figures
 from recorders import Frame, RecordingBroker, RecordingServer, Request
 from scale import SCALE
@@ -73,14 +73,9 @@ class Recorded:
             process = micropython(SCRIPT, *arguments, heap="512K", path=MPY)
         else:
             line = [sys.executable, str(SCRIPT), *arguments]
-            process = subprocess.Popen(line, stdout=subprocess.PIPE, text=True)
-        try:
-            out, _ = process.communicate(timeout=PATIENCE_S)
-        finally:
-            process.kill()
-            process.wait()
-        assert process.returncode == 0, out[-1000:]
-        return out
+            process = Process(line, stdout=subprocess.PIPE, text=True)
+        with process:
+            return process.rest(PATIENCE_S)
 
 
 #: How many values each side was given, in how many places, and how many of them went out.

@@ -14,7 +14,7 @@ import pytest
 
 import nats_corpus as corpus
 import parsers_device as parsers
-from device import FIRMWARE, micropython
+from device import printed
 from figures import Figures
 from nats_corpus import ALL, LAST, OPERATIONS
 from scale import SCALE, dice, runs
@@ -132,13 +132,7 @@ def test_the_device_hears_the_same_in_any_pieces(tmp_path: Path, figures: Figure
         sequences = [data for data in sequences if len(data) < 300]
     (tmp_path / "sequences").write_text("".join(f"{data.hex()}\n" for data in sequences))
     arguments = [str(rng.randrange(1 << 30)), str(runs(12, 60, 30)), str(runs(10, 50, 30))]
-    process = micropython(DEVICE, str(tmp_path / "sequences"), *arguments, heap="1M", path=FIRMWARE)
-    try:
-        out, _ = process.communicate(timeout=900)
-    finally:
-        process.kill()
-        process.wait()
-    assert process.returncode == 0, out
+    out = printed(DEVICE, str(tmp_path / "sequences"), *arguments, timeout=900, heap="1M")
     ways = 0
     for data, line in zip(sequences, out.splitlines(), strict=True):
         events, count = json.loads(line)

@@ -107,7 +107,7 @@ def test_a_storm_of_restarts(tmp_path: Path, rng: random.Random, figures: Figure
         time.sleep(0.3)
         for peer in peers:
             peer.say("end")
-        told = dict(zip(took, (json.loads(peer.end()[-1]) for peer in peers), strict=True))
+        told = dict(zip(took, (json.loads(peer.rest()[-1]) for peer in peers), strict=True))
     for side, seconds in took.items():
         seen = told[side]
         late = sorted(seconds)[max(0, count - count // 100 - 1)]
@@ -146,6 +146,6 @@ def test_alone_it_is_ready_again_at_once(side: str, tmp_path: Path) -> None:
             broker.wait_for(wanted)
             assert time.monotonic() - begin < READY_S
         peer.say("end")
-        seen = json.loads(peer.end()[-1])
+        seen = json.loads(peer.rest()[-1])
         assert seen["taken"] == 0
         assert seen["sent"] > 1

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from conftest import FileServerProcess
+from device import freeze
 from fault_proxy import FaultProxy, Link, Way
 from figures import Figures
 from monitored import PATIENCE_S, MonitoredBroker
@@ -85,7 +86,7 @@ def test_a_reader_that_is_cut_in_the_middle_of_a_message_is_told_and_comes_back(
     ):
         assert peer.line() == "ready"
         before = broker.last()
-        peer.process.send_signal(signal.SIGSTOP)
+        freeze(peer.process)
         send(broker, *((size, n) for n in range(count)))
         deadline = time.monotonic() + PATIENCE_S
         while not broker.ask("varz").get("slow_consumers"):
@@ -95,7 +96,7 @@ def test_a_reader_that_is_cut_in_the_middle_of_a_message_is_told_and_comes_back(
         broker.wait_for({"peer": ["slow.*"]}, after=before + 1)
         send(broker, (300, 999))
         lines = lines_until(peer, "took 999")
-        peer.end()
+        peer.rest()
     taken = [line for line in lines if line.startswith("took")]
     broken = [line for line in lines if line.startswith("broke")]
     assert taken[:-1] == [f"took {n}" for n in range(len(taken) - 1)]
@@ -116,13 +117,13 @@ def test_without_reconnecting_being_cut_is_an_error(side: str, tmp_path: Path) -
         Side(side, "slow_device.py", tmp_path, "take", broker.url, "", "0") as peer,
     ):
         assert peer.line() == "ready"
-        peer.process.send_signal(signal.SIGSTOP)
+        freeze(peer.process)
         send(broker, *((1_000_000, n) for n in range(12)))
         while not broker.ask("varz").get("slow_consumers"):
             time.sleep(0.05)
         peer.process.send_signal(signal.SIGCONT)
         lines = lines_until(peer, "lost NATS_CONNECTION_FAILED")
-        peer.end()
+        peer.rest()
     assert not [line for line in lines if line.startswith("wrong")], lines
 
 
@@ -144,7 +145,7 @@ def test_a_trickle_does_not_cut_a_slow_consumer(side: str, tmp_path: Path, rng: 
         lines = lines_until(peer, "took 999", wait_s=count * 0.2 + 30)
         assert peers(broker) == 1
         assert broker.ask("varz")["slow_consumers"] == 0
-        peer.end()
+        peer.rest()
     assert lines == [*(f"took {n + 1000}" for n in range(count)), "took 999"]
 
 
@@ -187,7 +188,7 @@ def test_a_file_that_goes_out_slowly_costs_no_connection(
         seconds = check_kept(broker, begin)
         env = sync.smartreceive(sub.next(5), fileserver_url=files.url)
         assert env["payloads"][0][1] == pattern(size)
-        peer.end()
+        peer.rest()
     text = f"{side}: {size // MIB} MiB sent in {seconds:.0f} s under PINGs each second, not cut"
     figures.note(4, f"out-{side}", text)
 
@@ -218,7 +219,7 @@ def test_a_file_that_comes_slowly_costs_no_connection(
         begin = time.monotonic()
         assert peer.line(60) == "whole"
         seconds = check_kept(broker, begin)
-        peer.end()
+        peer.rest()
     text = f"{side}: {size // MIB} MiB fetched in {seconds:.0f} s under PINGs each second, not cut"
     figures.note(4, f"in-{side}", text)
 
@@ -242,7 +243,7 @@ def test_messages_that_go_out_slowly_cost_no_connection(side: str, tmp_path: Pat
         for _ in range(size // (100 * len(BLOCK))):
             assert sub.next(5).data == BLOCK * 100
         assert sub.next(0) is None
-        peer.end()
+        peer.rest()
 
 
 @pytest.mark.faults
@@ -262,7 +263,7 @@ def test_one_message_that_goes_out_too_slowly_is_an_error_and_nothing_of_it_come
         arguments = "direct", line.url, "", str(size)
         peer = stack.enter_context(Side(side, "slow_device.py", tmp_path, *arguments, heap="128K"))
         assert peer.line(60) == "failed NATS_CONNECTION_FAILED"
-        peer.end()
+        peer.rest()
         msg = sub.next(5)
         assert msg is not None
         assert msg.data == b"after"
@@ -283,4 +284,4 @@ def test_publishing_to_a_broker_that_is_stopped_is_an_error_in_time(
         begin = time.monotonic()
         assert peer.line() == "stuck NATS_CONNECTION_FAILED"
         assert time.monotonic() - begin < 13
-        peer.end()
+        peer.rest()

@@ -14,6 +14,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
+
 from conftest import NatsServer, free_ports
 from device import command, compiled, main_of
 from fault_proxy import PLAIN, Ending, FaultProxy, Link, Way
@@ -192,6 +194,7 @@ def median(values: list[int]) -> int:
     return sorted(values)[len(values) // 2]
 
 
+@pytest.mark.faults
 def test_nothing_is_lost_and_nothing_grows(
     file_url: str, tmp_path: Path, rng: random.Random, figures: Figures
 ) -> None:

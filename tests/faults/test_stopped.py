@@ -64,7 +64,7 @@ def test_a_stopped_broker_is_an_error_that_tells(
         time.sleep(0.3)
         broker.signal(signal.SIGSTOP)
         seconds = wait_for_loss(one, NOTICED_S)
-        rest = [told(line) for line in one.end()]
+        rest = [told(line) for line in one.rest()]
         broker.signal(signal.SIGCONT)
     text = f"{side}: SIGSTOP noticed after {seconds:.1f} s, of {NOTICED_S:.1f}"
     figures.note(3, f"stopped-{side}", text, seconds <= NOTICED_S)
@@ -88,7 +88,7 @@ def test_it_goes_on_when_the_broker_does(
         with sync.connect(broker.url) as nc:
             nc.publish("stopped", b"again")
             nc.flush()
-        assert [told(line) for line in one.end()][-1] == ["message", "again", broker.url]
+        assert [told(line) for line in one.rest()][-1] == ["message", "again", broker.url]
 
 
 @pytest.mark.faults
@@ -107,7 +107,7 @@ def test_it_moves_to_another_broker(
         with sync.connect(spare.url) as nc:
             nc.publish("stopped", b"here")
             nc.flush()
-        assert [told(line) for line in one.end()][-1] == ["message", "here", spare.url]
+        assert [told(line) for line in one.rest()][-1] == ["message", "here", spare.url]
 
 
 @pytest.mark.faults
@@ -125,6 +125,6 @@ def test_a_broker_that_stops_for_less_than_that_is_kept(
         with sync.connect(broker.url) as nc:
             nc.publish("stopped", b"still")
             nc.flush()
-        assert [told(line) for line in one.end()] == [["message", "still", broker.url]]
+        assert [told(line) for line in one.rest()] == [["message", "still", broker.url]]
         every = [c.get("name") for c in broker.ask("connz?state=any")["connections"]]
         assert every.count("peer") == 1

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import select
-import subprocess
 import tempfile
-import time
 from pathlib import Path
 
-from device import command, compiled
+from device import Dialogue, command, compiled
 
 HEAD = """
 import os, select, sys, time
@@ -91,59 +86,18 @@ def gaps(function, *arguments, **options):
 """
 
 
-class Board:
-    """Runs a script; `line` reads what it prints, `say` gives it a line to read."""
+class Board(Dialogue):
+    """Runs a script, and what HEAD defines before it."""
 
     def __init__(self, script: str, *arguments: str, heap: str = "256K") -> None:
         self.file = tempfile.NamedTemporaryFile("w", suffix=".py")  # noqa: SIM115
         self.file.write(HEAD + script)
         self.file.flush()
         line, place = command(Path(self.file.name), *arguments, heap=heap, path=compiled())
-        self.process = subprocess.Popen(
-            line,
-            **place,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-        self.text = b""
-
-    def line(self, timeout: float = 15) -> str:
-        """The next line that it prints."""
-        assert self.process.stdout is not None
-        deadline = time.monotonic() + timeout
-        while b"\n" not in self.text:
-            left = deadline - time.monotonic()
-            ready, _, _ = select.select([self.process.stdout], [], [], max(0, left))
-            more = os.read(self.process.stdout.fileno(), 65536) if ready else b""
-            assert more, f"the device says no more after: {self.text.decode()}"
-            self.text += more
-        line, _, self.text = self.text.partition(b"\n")
-        return line.decode()
-
-    def say(self, line: str = "") -> None:
-        """Give it a line."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(line.encode() + b"\n")
-        self.process.stdin.flush()
-
-    def rest(self, timeout: float = 15) -> list[str]:
-        """The lines until it ends, which must be without an error."""
-        out, _ = self.process.communicate(timeout=timeout)
-        lines = (self.text + out).decode().splitlines()
-        assert self.process.returncode == 0, "\n".join(lines)
-        return lines
-
-    def __enter__(self) -> Board:
-        return self
+        super().__init__(line, **place)
 
     def __exit__(self, *exc: object) -> None:
-        self.process.kill()
-        self.process.wait(10)
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe is not None and not pipe.closed:
-                with contextlib.suppress(OSError):
-                    pipe.close()
+        super().__exit__(*exc)
         self.file.close()
 
 

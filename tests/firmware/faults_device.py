@@ -44,19 +44,19 @@ class Short:
 def bad_input(nc, sub):
     """Refused before and after, over and over: no descriptor stays open."""
 
-    def by_link(source):
+    def send(source, threshold):
         nc.flush()
         data = [("a", b"abc", "binary"), ("s", source, "binary")]
-        options = {"nats_connection": nc, "fileserver_url": files, "size_threshold": 0}
-        return code(natsbridge.smartsend, "f", data, **options), nc.connected
+        options = {"nats_connection": nc, "fileserver_url": files, "size_threshold": threshold}
+        return code(natsbridge.smartsend, "f", data, **options)
 
     bad = (
         lambda: natsbridge.smartsend("a b", [("t", "x", "text")], nats_connection=nc),
         lambda: natsbridge.smartsend("f", [("t", 5, "text")], nats_connection=nc),
-        lambda: natsbridge.smartsend("f", [("s", Short(True), "binary")], nats_connection=nc),
-        lambda: natsbridge.smartsend("f", [("s", Short(False), "binary")], nats_connection=nc),
-        lambda: by_link(Short(True)),
-        lambda: by_link(Short(False)),
+        lambda: send(Short(True), 200000),
+        lambda: send(Short(False), 200000),
+        lambda: (send(Short(True), 0), nc.connected),
+        lambda: (send(Short(False), 0), nc.connected),
         lambda: natsbridge.smartsend(
             "f",
             [("b", b"abc", "binary")],
@@ -64,10 +64,11 @@ def bad_input(nc, sub):
             size_threshold=0,
             fallback_direct=False,
             fileserver_url="http://127.0.0.1:1",
+            timeout=0.3,
         ),
         lambda: natsbridge.plik_upload(files, "s", Short(True)),
         lambda: natsbridge.fetch_with_backoff(files + "/file/a/b/c", 1),
-        lambda: natsbridge.connect("nats://127.0.0.1:1", timeout=1),
+        lambda: natsbridge.connect("nats://127.0.0.1:1", timeout=0.3),
     )
     wires = (
         b"{",
@@ -136,7 +137,7 @@ def after_links(nc, sub):
     """In a small heap, links that fail or come into memory leave room for what follows."""
     for threshold in (0, 100000) * 15:
         options = {"nats_connection": nc, "size_threshold": threshold, "fileserver_url": files}
-        bad = dict(options, fileserver_url="http://127.0.0.1:1", fallback_direct=False)
+        bad = dict(options, fileserver_url="http://127.0.0.1:1", fallback_direct=False, timeout=0.2)
         if threshold == 0:
             print(code(natsbridge.smartsend, "faults", [("t", "x", "text")], **bad), end=" ")
         natsbridge.smartsend("faults", [("t", "x" * 500, "text")], **options)

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import test_every_cut
-from device import FIRMWARE, main_of, micropython
+from device import FIRMWARE, main_of, printed
 from scripted import Peer, ScriptedBroker, ScriptedServer, Step, answer, greet
 from test_every_cut import ANSWERS, BODY, OPERATIONS, Taken, fetch, quick, read  # noqa: F401
 from test_parsers import as_on_micropython  # noqa: F401
@@ -57,15 +57,8 @@ def device(
         contextlib.closing(ScriptedBroker(talk)) as broker,
     ):
         main = main_of(SCRIPT, Path(folder))
-        process = micropython(
-            main, what, broker.url, files or "http://127.0.0.1:1", heap="64K", path=MPY
-        )
-        try:
-            out, _ = process.communicate(timeout=60)
-        finally:
-            process.kill()
-            process.wait()
-    assert process.returncode == 0, out
+        files = files or "http://127.0.0.1:1"
+        out = printed(main, what, broker.url, files, heap="64K", path=MPY)
     left, peak, ms, result = out.split(maxsplit=3)
     return int(left), int(peak), int(ms), result.strip()
 

@@ -92,7 +92,9 @@ def case_id(case: vectors.Case) -> str:
 
 
 @pytest.mark.parametrize("case", RECEIVE, ids=case_id)
-def test_a_message_is_read_whole_or_not_at_all(case: vectors.Case) -> None:
+@pytest.mark.parametrize("share", [0.2, pytest.param(1, marks=pytest.mark.long)])
+def test_a_message_is_read_whole_or_not_at_all(case: vectors.Case, share: float) -> None:
+    """share: how many of the cuts are made. All of them take a while."""
     data = vectors.wire(case, "http://127.0.0.1:1")
     limit = case.get("options", {}).get("max_payload_size")
     whole = read(data, limit)
@@ -100,7 +102,8 @@ def test_a_message_is_read_whole_or_not_at_all(case: vectors.Case) -> None:
         assert whole not in CODES
     assert whole in CODES or whole.startswith("(")
     assert read(data, limit, 1) == whole
-    for cut in cuts(data):
+    every = cuts(data)
+    for cut in random.Random(case["name"]).sample(every, round(share * len(every))):
         got = read(data[:cut], limit)
         if got not in CODES:  # cut off was white space, or what made it bad
             json.loads(data[:cut])
@@ -193,27 +196,40 @@ class Taken:
     """What a connection takes out of `data`: messages, what it answers and knows, its error."""
 
     def __init__(self, data: bytes, sizes: Iterator[int] | None = None) -> None:
-        nc = client.Connection("name", "id")
-        nc._msg = subscription.Msg
-        nc._stream = wire = Wire(data, sizes or itertools.repeat(1 << 20))
-        server = ("127.0.0.1", 4222, {}, False, "127.0.0.1")
-        nc._options = {"servers": [server], "server": server, "found": [], "reconnect": False}
-        nc._subs[1] = subscription.Subscription(nc, 1, "a.b", "")
-        nc._pings = 9
-        self.messages = []
+        self.nc = self.connection(data)
+        self.nc._msg = subscription.Msg
+        self.nc._stream = wire = self.wire(data, sizes or itertools.repeat(1 << 20))
+        self.messages: list[Any] = []
         self.error: Any = None
         for _ in range(10 * len(data) + 10):  # it never takes longer
             try:
-                msg = nc._take()
+                msg = self.nc._take()
                 if msg:
-                    parts = msg.subject, msg.reply, msg.headers, msg.status, msg.description
-                    self.messages.append((*parts, bytes(msg.data)))
+                    self.messages.append(self.parts(msg))
             except (OSError, ValueError, errors.NATSBridgeError) as e:
                 self.error = e
                 break
         assert self.error, "it hangs"
-        found = [server[:2] for server in nc._options["found"]]
-        self.state = wire.posted, nc._pings, nc.max_payload, nc._error, found
+        self.state = wire.posted, *self.known()
+
+    def connection(self, data: bytes) -> Any:
+        nc = client.Connection("name", "id")
+        server = ("127.0.0.1", 4222, {}, False, "127.0.0.1")
+        nc._options = {"servers": [server], "server": server, "found": [], "reconnect": False}
+        nc._subs[1] = subscription.Subscription(nc, 1, "a.b", "")
+        nc._pings = 9
+        return nc
+
+    def wire(self, data: bytes, sizes: Iterator[int]) -> Wire:
+        return Wire(data, sizes)
+
+    def parts(self, msg: Any) -> tuple[Any, ...]:
+        parts = msg.subject, msg.reply, msg.headers, msg.status, msg.description
+        return (*parts, bytes(msg.data))
+
+    def known(self) -> tuple[Any, ...]:
+        found = [server[:2] for server in self.nc._options["found"]]
+        return self.nc._pings, self.nc.max_payload, self.nc._error, found
 
     @property
     def cut_off(self) -> bool:

@@ -34,16 +34,15 @@ def test_asyncio_loop(nats_url: str, tmp_path: Path) -> None:
     assert BROKER in source
     script = tmp_path / "main.py"
     script.write_text(source.replace(BROKER, nats_url))
-    with sync.connect(nats_url) as nc, nc.subscribe("lab.hello") as hello:
-        device = micropython(script, heap="192K")
-        try:
-            assert hello.next(10) is not None
-            for text in ("blue", "stop"):
-                sync.smartsend("lab.command", [("lamp", text, "text")], nats_connection=nc)
-            out, _ = device.communicate(timeout=10)
-        finally:
-            device.kill()
-            device.wait()
+    with (
+        sync.connect(nats_url) as nc,
+        nc.subscribe("lab.hello") as hello,
+        micropython(script, heap="192K") as device,
+    ):
+        assert hello.next(10) is not None
+        for text in ("blue", "stop"):
+            sync.smartsend("lab.command", [("lamp", text, "text")], nats_connection=nc)
+        out = device.rest(10)
     assert out == "lamp text blue\nlamp text stop\n"
 
 

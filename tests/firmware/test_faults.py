@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import nats
 import pytest
 
 from conftest import FileServerProcess, NatsServer
-from device import FIRMWARE, main_of, micropython
+from device import FIRMWARE, Process, main_of, micropython
 from natsbridge import sync
 from scripted import INFO, ScriptedBroker, greet
 
@@ -22,7 +22,7 @@ MPY = FIRMWARE.parent / "build" / "firmware"
 
 def start(
     what: str, broker: str, files: str, folder: Path, heap: str = "256K", path: Path = FIRMWARE
-) -> subprocess.Popen[str]:
+) -> Process:
     if heap != "256K":
         main = main_of(SCRIPT, folder)
         return micropython(main, what, broker, files, str(folder), heap=heap, path=path)
@@ -33,13 +33,8 @@ def run(
     what: str, broker: str, files: str, folder: Path, heap: str = "256K", path: Path = FIRMWARE
 ) -> list[str]:
     """The lines that the device prints."""
-    process = start(what, broker, files, folder, heap, path)
-    try:
-        out, _ = process.communicate(timeout=40)
-    finally:
-        process.kill()
-    assert process.returncode == 0, out
-    return out.splitlines()
+    with start(what, broker, files, folder, heap, path) as process:
+        return process.rest(40).splitlines()
 
 
 @pytest.fixture
@@ -133,12 +128,12 @@ def test_messages_that_do_not_fit_the_queue_are_told(
 
 
 def test_a_broker_that_restarts_is_found_again(file_url: str, tmp_path: Path) -> None:
-    with NatsServer(tmp_path) as first:
-        device = start("restart", first.url, file_url, tmp_path)
-        assert device.stdout is not None
-        assert device.stdout.readline() == "ready\n"
-        port = first.port
-    try:
+    with contextlib.ExitStack() as stack:
+        with NatsServer(tmp_path) as first:
+            device = stack.enter_context(start("restart", first.url, file_url, tmp_path))
+            assert device.stdout is not None
+            assert device.stdout.readline() == "ready\n"
+            port = first.port
         with NatsServer(tmp_path, port=port) as second:
 
             async def speak() -> None:
@@ -149,10 +144,7 @@ def test_a_broker_that_restarts_is_found_again(file_url: str, tmp_path: Path) ->
                 await nc.close()
 
             asyncio.run(asyncio.wait_for(speak(), 20))
-            out, _ = device.communicate(timeout=10)
-    finally:
-        device.kill()
-    assert out == "b'again' True\n"
+            assert device.rest(10) == "b'again' True\n"
 
 
 TRUNCATED = {

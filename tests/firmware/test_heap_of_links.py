@@ -67,15 +67,11 @@ def test_200_mb_need_no_more_heap_than_2_mb(
 
         def completes(kb: int, size: int) -> bool:
             arguments = nats_url, files.url, way, str(size)
-            device = micropython(main, *arguments, heap=f"{kb}K", path=MPY)
-            try:
+            with micropython(main, *arguments, heap=f"{kb}K", path=MPY) as device:
                 if way == "down" and ready.next(2) is not None:
                     nc.publish("heap.down", messages[size].encode())
                     nc.flush()
                 out, _ = device.communicate(timeout=120)
-            finally:
-                device.kill()
-                device.wait()
             return out == f"{size}\n"
 
         if way == "down":

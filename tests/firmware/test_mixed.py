@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from device import micropython
+from device import printed
 
 MPY = Path(__file__).parent.parent.parent / "build" / "firmware"
 #: The heap, the characters of a text by link, and a seed for the order.
@@ -25,9 +25,5 @@ def test_messages_of_every_kind_in_any_order(
         (tmp_path / name).write_bytes(random.Random(name).randbytes(size))
     script = Path(__file__).with_name("mixed_device.py")
     numbers = [str(seed), "60", str(characters)]
-    device = micropython(script, nats_url, file_url, str(tmp_path), *numbers, heap=heap, path=MPY)
-    try:
-        out, _ = device.communicate(timeout=60)
-    finally:
-        device.kill()
-    assert (device.returncode, out) == (0, "ok []\n")
+    out = printed(script, nats_url, file_url, str(tmp_path), *numbers, heap=heap, path=MPY)
+    assert out == "ok []\n"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,27 +10,21 @@ from typing import Any
 import pytest
 
 from board import Board, run
-from device import compiled, main_of, micropython
+from device import compiled, main_of, micropython, printed
 from mqtt_broker import Client, MqttServer, packet, string
 from natsbridge import sync
 
 DATA = random.Random("mqtt").randbytes(99_999)
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MqttServer]:
-    with MqttServer(tmp_path_factory.mktemp("mqtt")) as it:
-        yield it
-
-
 @pytest.fixture
-def desk(server: MqttServer) -> Iterator[Any]:
-    with sync.connect(server.url, name="desk") as nc:
+def desk(mqtt_server: MqttServer) -> Iterator[Any]:
+    with sync.connect(mqtt_server.url, name="desk") as nc:
         yield nc
 
 
 def test_payloads_of_every_way_cross_between_mqtt_and_nats(
-    server: MqttServer, desk: Any, file_url: str, tmp_path: Path
+    mqtt_server: MqttServer, desk: Any, file_url: str, tmp_path: Path
 ) -> None:
     """Text, dictionaries, 99,999 bytes in the message, links; an ACK; questions by reply_to."""
     (tmp_path / "photo").write_bytes(DATA)
@@ -39,12 +32,11 @@ def test_payloads_of_every_way_cross_between_mqtt_and_nats(
     sub = desk.subscribe("lab.up.>")
     desk.flush()
     main = main_of(Path(__file__).with_name("mqtt_device.py"), tmp_path)
-    arguments = server.mqtt, file_url, str(tmp_path)
-    device = micropython(main, *arguments, heap="96K", path=compiled())
-    try:
+    arguments = mqtt_server.mqtt, file_url, str(tmp_path)
+    with micropython(main, *arguments, heap="96K", path=compiled()) as device:
         env = sync.smartreceive(sub.next(10), fileserver_url=file_url)
         assert env["sender_name"] == "pico"
-        assert env["broker_url"] == server.mqtt
+        assert env["broker_url"] == mqtt_server.mqtt
         assert env["payloads"] == [
             ("hello", "hé", "text"),
             ("state", {"on": True}, "dictionary"),
@@ -78,34 +70,27 @@ def test_payloads_of_every_way_cross_between_mqtt_and_nats(
             assert msg.subject == f"lab.up.answer.{i}"
             assert answer["correlation_id"] == f"question {i}"
             assert answer["payloads"] == [("n", {"n": 2 * i}, "dictionary")]
-        out, _ = device.communicate(timeout=20)
-    finally:
-        device.kill()
-        device.wait()
-    assert device.returncode == 0, out
-    digests = [hashlib.sha256(data).hexdigest() for data in (DATA, DATA * 6)]
-    assert out.splitlines() == ["direct direct direct link", "hé", "False", *digests]
+        out = device.rest(20)
+    *said, photo, log = out.splitlines()
+    assert said == ["direct direct direct link", "hé", "False"]
+    assert Path(photo).read_bytes() == DATA
+    assert Path(log).read_bytes() == DATA * 6
 
 
 def test_files_of_any_size_pass_through_a_small_heap(
-    server: MqttServer, file_url: str, tmp_path: Path
+    mqtt_server: MqttServer, file_url: str, tmp_path: Path
 ) -> None:
     """What memory_device.py sends itself: 99,999 and 499,999 bytes in messages, more by link."""
-    digests = {}
-    for name, size in {"a": 99_999, "b": 499_999, "c": 1_000_000}.items():
-        data = random.Random(name).randbytes(size)
-        (tmp_path / name).write_bytes(data)
-        digests[name] = hashlib.sha256(data).hexdigest()
+    sizes = {"a": 99_999, "b": 499_999, "c": 1_000_000}
+    for name, size in sizes.items():
+        (tmp_path / name).write_bytes(random.Random(name).randbytes(size))
     main = main_of(Path(__file__).with_name("memory_device.py"), tmp_path)
-    arguments = server.mqtt, file_url, str(tmp_path), *digests
-    device = micropython(main, *arguments, heap="72K", path=compiled())
-    try:
-        out, _ = device.communicate(timeout=60)
-    finally:
-        device.kill()
-        device.wait()
-    assert device.returncode == 0, out
-    assert {line.split()[0]: line.split()[3] for line in out.splitlines()} == digests
+    arguments = mqtt_server.mqtt, file_url, str(tmp_path), *sizes
+    out = printed(main, *arguments, heap="72K", path=compiled())
+    came = {line.split()[0]: Path(line.split()[3]) for line in out.splitlines()}
+    assert list(came) == list(sizes)
+    for name, path in came.items():
+        assert path.read_bytes() == (tmp_path / name).read_bytes()
 
 
 LISTEN = """
@@ -130,10 +115,10 @@ nc.close()
 
 
 @pytest.mark.parametrize("qos", [0, 1])
-def test_two_devices_talk_with_each_other(qos: int, server: MqttServer) -> None:
-    with Board(LISTEN, server.mqtt, heap="1M") as listener:
+def test_two_devices_talk_with_each_other(qos: int, mqtt_server: MqttServer) -> None:
+    with Board(LISTEN, mqtt_server.mqtt, heap="1M") as listener:
         assert listener.line() == "ready"
-        assert run(SPEAK % qos, server.mqtt, heap="1M") == []
+        assert run(SPEAK % qos, mqtt_server.mqtt, heap="1M") == []
         lines = listener.rest()
     assert lines == [
         *(
@@ -162,11 +147,11 @@ nc.close()
 
 
 def test_acknowledgements_wait_behind_large_messages_and_none_is_lost(
-    server: MqttServer, desk: Any
+    mqtt_server: MqttServer, desk: Any
 ) -> None:
     """The desktop sends as fast as it can; each is answered, with a PUBACK still to come."""
     sizes = [(7919 * i) % 6000 for i in range(60)]
-    with Board(ORDER, server.mqtt, heap="256K") as board:
+    with Board(ORDER, mqtt_server.mqtt, heap="256K") as board:
         assert board.line() == "ready"
         sub = desk.subscribe("many.up")
         for size in sizes:
@@ -176,7 +161,7 @@ def test_acknowledgements_wait_behind_large_messages_and_none_is_lost(
     assert got == [{"n": i, "len": size} for i, size in enumerate(sizes)]
 
 
-def test_subscriptions_end_as_over_nats(server: MqttServer, desk: Any) -> None:
+def test_subscriptions_end_as_over_nats(mqtt_server: MqttServer, desk: Any) -> None:
     script = """
 nc = natsbridge.connect(sys.argv[1])
 sub = nc.subscribe("end.a")
@@ -201,7 +186,7 @@ print(nc.next(1))
 nc.close()
 print(code(nc.publish, "end.a", "x"))
 """
-    with Board(script, server.mqtt) as board:
+    with Board(script, mqtt_server.mqtt) as board:
         assert board.line() == "ready"
         for i in range(3):
             desk.publish("end.b", b"b%d" % i)
@@ -230,7 +215,7 @@ print(code(nc.publish, "end.a", "x"))
 
 @pytest.mark.parametrize("qos", [0, 1])
 def test_each_of_two_subscriptions_that_overlap_gets_its_message(
-    qos: int, server: MqttServer, desk: Any
+    qos: int, mqtt_server: MqttServer, desk: Any
 ) -> None:
     script = f"""
 nc = natsbridge.connect(sys.argv[1], qos={qos})
@@ -243,7 +228,7 @@ for sub in subs:
     print([data(sub.next(0)) for _ in range(4)])
 nc.close()
 """
-    with Board(script, server.mqtt) as board:
+    with Board(script, mqtt_server.mqtt) as board:
         assert board.line() == "ready"
         for i in range(2):
             desk.publish("both.x", b"%d" % i)
@@ -258,7 +243,7 @@ nc.close()
 
 
 def test_a_message_larger_than_2_kb_stays_on_the_socket_until_it_is_read(
-    server: MqttServer, desk: Any
+    mqtt_server: MqttServer, desk: Any
 ) -> None:
     script = """
 nc = natsbridge.connect(sys.argv[1], qos=0)
@@ -274,7 +259,7 @@ second = sub.next(5)
 print(len(second.data), code(lambda: first.data))
 nc.close()
 """
-    with Board(script, server.mqtt, heap="2M") as board:
+    with Board(script, mqtt_server.mqtt, heap="2M") as board:
         assert board.line() == "ready"
         for _ in range(3):
             desk.publish("large", b"\xff" * 500_000)
@@ -293,14 +278,14 @@ def raw(server: MqttServer, name: str, topic: bytes) -> Client:
     return client
 
 
-def test_what_qos_means_on_the_wire(server: MqttServer) -> None:
-    client = raw(server, "wire", b"qos/#")
+def test_what_qos_means_on_the_wire(mqtt_server: MqttServer) -> None:
+    client = raw(mqtt_server, "wire", b"qos/#")
     try:
         for qos in (0, 1):
             run(
                 f"nc = natsbridge.connect(sys.argv[1], qos={qos})\n"
                 "nc.publish('qos.x', b'a')\nnc.flush()\nnc.close()",
-                server.mqtt,
+                mqtt_server.mqtt,
             )
             op, body = client.read()
             assert op == 0x30 | qos << 1

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import test_every_cut
 from harness import load_firmware
 from mqtt_broker import packet, publish
 from test_every_cut import CLOCK, Wire, quick  # noqa: F401
 from test_parsers import as_on_micropython  # noqa: F401
 
-errors = load_firmware("errors")
 mqtt = load_firmware("mqtt")
 subscription = load_firmware("subscription")
 
@@ -63,38 +63,29 @@ def clock(quick: None) -> Iterator[None]:  # noqa: F811
         yield
 
 
-class Taken:
-    """What a connection takes out of `data`: messages, what it answers and knows, its error."""
+class Taken(test_every_cut.Taken):
+    """The same of a connection over MQTT."""
 
-    def __init__(self, data: bytes, sizes: Iterator[int] | None = None) -> None:
+    def connection(self, data: bytes) -> Any:
         nc = mqtt.Connection("name", "id")
-        nc._msg = subscription.Msg
-        nc._stream = wire = Wire(data, sizes or itertools.repeat(1 << 20))
-        wire.reader = mqtt.Packets(wire, 512)
         nc._options = {"qos": 1, "reconnect": False, "mqtt": True}
         nc._subs[1] = subscription.Subscription(nc, 1, "a.b", "")
         nc._subs[2] = subscription.Subscription(nc, 2, "w.*", "")
         nc._pings = nc._pid = 5
         nc._acked = 4 if data[:1] == b"\x40" else 5
-        self.messages: list[tuple[str, bytes]] = []
-        self.error: Any = None
-        for _ in range(10 * len(data) + 10):  # it never takes longer
-            try:
-                msg = nc._take()
-                if msg:
-                    self.messages.append((msg.subject, bytes(msg.data)))
-            except (OSError, ValueError, errors.NATSBridgeError) as e:
-                self.error = e
-                break
-        assert self.error, "it hangs"
-        refused = [sub._error for sub in nc._subs.values()]
-        self.state = wire.posted, nc._pings, nc._acked, refused
+        return nc
 
-    @property
-    def cut_off(self) -> bool:
-        if isinstance(self.error, errors.NATSBridgeError):  # in a large message
-            return bool(self.error.code == "NATS_CONNECTION_FAILED")
-        return str(self.error) == "closed by the server"
+    def wire(self, data: bytes, sizes: Iterator[int]) -> Wire:
+        wire = Wire(data, sizes)
+        wire.reader = mqtt.Packets(wire, 512)
+        return wire
+
+    def parts(self, msg: Any) -> tuple[Any, ...]:
+        return msg.subject, bytes(msg.data)
+
+    def known(self) -> tuple[Any, ...]:
+        refused = [sub._error for sub in self.nc._subs.values()]
+        return self.nc._pings, self.nc._acked, refused
 
 
 @pytest.mark.parametrize("name", PACKETS)

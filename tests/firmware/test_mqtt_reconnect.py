@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from board import Board, run
+from device import freeze
 from mqtt_broker import (
     CONNACK,
     Client,
@@ -252,7 +253,7 @@ print(nc.connected)
         ) as board,
     ):
         assert board.line() == "ready"
-        server.process.send_signal(signal.SIGSTOP)
+        freeze(server.process)
         try:
             ms, _, text = board.line()[1:].partition(", ")
             assert int(ms) < 5000
@@ -313,7 +314,7 @@ sys.stdin.readline()
             assert board.line() == "ready"
             assert board.line() == "True"
             assert sub.next(0) is None
-            board.process.send_signal(signal.SIGSTOP)
+            freeze(board.process)
             assert sync.smartreceive(sub.next(6))["msg_purpose"] == "event"
 
 

@@ -69,15 +69,9 @@ FILTERS = {
 }
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MqttServer]:
-    with MqttServer(tmp_path_factory.mktemp("mqtt")) as it:
-        yield it
-
-
 @pytest.fixture
-def nats(server: MqttServer) -> Iterator[Nats]:
-    it = Nats(server)
+def nats(mqtt_server: MqttServer) -> Iterator[Nats]:
+    it = Nats(mqtt_server)
     yield it
     it.socket.close()
 
@@ -103,12 +97,12 @@ class Nats:
 
 @pytest.mark.parametrize("subject", NAMES)
 def test_a_subject_is_the_topic_that_the_server_makes_of_it_and_back(
-    subject: str, server: MqttServer, nats: Nats
+    subject: str, mqtt_server: MqttServer, nats: Nats
 ) -> None:
     topic = NAMES[subject]
     assert mqtt.to_topic(subject).decode() == topic
     assert mqtt.to_subject(topic) == subject
-    client = Client.connect(server, "a")
+    client = Client.connect(mqtt_server, "a")
     try:
         client.send(packet(0x82, b"\0\1" + string(b"#") + b"\0"))
         client.until(0x90)
@@ -125,13 +119,13 @@ def test_a_subject_is_the_topic_that_the_server_makes_of_it_and_back(
 
 @pytest.mark.parametrize("subject", UNREACHABLE)
 def test_a_subject_that_no_topic_leads_to_is_refused(
-    subject: str, server: MqttServer, nats: Nats
+    subject: str, mqtt_server: MqttServer, nats: Nats
 ) -> None:
     with pytest.raises(errors.NATSBridgeError) as caught:
         mqtt.to_topic(subject)
     assert caught.value.code == "INVALID_ARGUMENT"
     assert "has no topic in MQTT" in caught.value.message
-    client = Client.connect(server, "a")
+    client = Client.connect(mqtt_server, "a")
     try:
         client.send(packet(0x82, b"\0\1" + string(b"#") + b"\0"))
         client.until(0x90)
@@ -147,11 +141,11 @@ def test_a_subject_that_no_topic_leads_to_is_refused(
 @pytest.mark.parametrize("pattern", FILTERS)
 @pytest.mark.parametrize("qos", [0, 1])
 def test_a_subscription_receives_the_same_as_over_nats(
-    pattern: str, qos: int, server: MqttServer, nats: Nats
+    pattern: str, qos: int, mqtt_server: MqttServer, nats: Nats
 ) -> None:
     topic, published, expected = FILTERS[pattern]
     assert mqtt.to_topic(pattern).decode() == topic
-    client = Client.connect(server, "f")
+    client = Client.connect(mqtt_server, "f")
     try:
         client.send(packet(0x82, b"\0\1" + string(topic.encode()) + bytes([qos])))
         assert client.until(0x90) == bytes([0, 1, qos])

@@ -14,6 +14,7 @@ import pytest
 
 from board import GAPS, Board, run, write
 from conftest import NATS_SERVER, NatsServer, cluster, free_ports
+from device import freeze
 from natsbridge import sync
 from scripted import INFO
 from test_device_client import greet, play, wait_for
@@ -217,11 +218,11 @@ print(600 < ms < 2000, got)
     with NatsServer(tmp_path) as first, NatsServer(tmp_path) as second:
         with Board(script, first.url, second.url) as board:
             assert board.line() == first.url
-            first.process.send_signal(signal.SIGSTOP)
+            freeze(first.process)
             board.say()
             assert board.line() == f"True None {second.url}"
             assert board.line() == "alone"
-            second.process.send_signal(signal.SIGSTOP)
+            freeze(second.process)
             board.say()
             [line] = board.rest()
         first.process.send_signal(signal.SIGCONT)
@@ -336,7 +337,7 @@ print(watch(2500), nc.connected)
         try:
             with Board(script, server.url, hole) as board:
                 assert board.line() == "True True"
-                server.process.send_signal(signal.SIGSTOP)
+                freeze(server.process)
                 board.say()
                 assert board.line() == "True False"
                 server.kill()

@@ -12,7 +12,7 @@ import pytest
 from nats.aio.client import Client
 
 import natsbridge
-from conftest import NatsServer, cluster
+from conftest import NatsServer, answer_pings, cluster, greet
 from natsbridge import client, sync
 from natsbridge.errors import NATSBridgeError
 
@@ -33,9 +33,7 @@ class TestReconnecting:
         async def server(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             attempts.append(time.monotonic())
             if len(attempts) == 1:
-                writer.write(b'INFO {"max_payload":1048576}\r\n')
-                await reader.readuntil(b"PING\r\n")
-                writer.write(b"PONG\r\n")
+                await greet(reader, writer)
                 await asyncio.sleep(0.05)
 
         nc = await natsbridge.connect(await fake_nats(server), base_delay=50, max_delay=200)
@@ -106,9 +104,7 @@ class TestReconnecting:
         self, fake_nats: FakeNats, after: float
     ) -> None:
         async def server(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            writer.write(b'INFO {"max_payload":1048576}\r\n')
-            await reader.readuntil(b"PING\r\n")
-            writer.write(b"PONG\r\n")
+            await greet(reader, writer)
             await asyncio.sleep(after)
             writer.write(b"-ERR 'Something Expired'\r\n")
 
@@ -122,9 +118,7 @@ class TestReconnecting:
 
     async def test_a_dead_link_is_noticed(self, fake_nats: FakeNats) -> None:
         async def dead(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            writer.write(b'INFO {"max_payload":1048576}\r\n')
-            await reader.readuntil(b"PING\r\n")
-            writer.write(b"PONG\r\n")
+            await greet(reader, writer)
             await reader.read()
 
         nc = await natsbridge.connect(await fake_nats(dead), reconnect=False, ping_interval=0.05)
@@ -250,15 +244,12 @@ class TestPending:
         async def server(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             nonlocal count
             count += 1
-            writer.write(b'INFO {"max_payload":1048576}\r\n')
-            await reader.readuntil(b"PING\r\n")
-            writer.write(b"PONG\r\n")
+            await greet(reader, writer)
             if count == 1:
                 await asyncio.sleep(0.05)
                 writer.write(b"-ERR 'Stale Connection'\r\n")
                 return
-            while await reader.readuntil(b"PING\r\n"):
-                writer.write(b"PONG\r\n")
+            await answer_pings(reader, writer)
 
         nc = await natsbridge.connect(await fake_nats(server), base_delay=20)
         await asyncio.sleep(0.2)
@@ -276,9 +267,7 @@ class TestPending:
         async def server(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             nonlocal count
             count += 1
-            writer.write(b'INFO {"max_payload":1048576}\r\n')
-            await reader.readuntil(b"PING\r\n")
-            writer.write(b"PONG\r\n")
+            await greet(reader, writer)
             if count == 1:
                 await asyncio.sleep(0.05)
                 return
@@ -286,8 +275,7 @@ class TestPending:
                 await reader.readuntil(b"PUB a ")
                 read.set()
                 return
-            while await reader.readuntil(b"PING\r\n"):
-                writer.write(b"PONG\r\n")
+            await answer_pings(reader, writer)
 
         nc = await natsbridge.connect(await fake_nats(server), base_delay=300, pending_size=1000)
         await asyncio.sleep(0.1)
@@ -306,14 +294,11 @@ class TestPending:
         async def server(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             nonlocal count
             count += 1
-            writer.write(b'INFO {"max_payload":1048576}\r\n')
-            await reader.readuntil(b"PING\r\n")
-            writer.write(b"PONG\r\n")
+            await greet(reader, writer)
             if count == 1:
                 await reader.readuntil(b"SUB ")
                 return
-            while await reader.readuntil(b"PING\r\n"):
-                writer.write(b"PONG\r\n")
+            await answer_pings(reader, writer)
 
         nc = await natsbridge.connect(await fake_nats(server), base_delay=20)
         await nc.publish("a", b"x")
@@ -335,9 +320,7 @@ class TestPending:
             count += 1
             if count > 1:
                 return
-            writer.write(b'INFO {"max_payload":1048576}\r\n')
-            await reader.readuntil(b"PING\r\n")
-            writer.write(b"PONG\r\n")
+            await greet(reader, writer)
             writer.transport.pause_reading()  # type: ignore[attr-defined]
             await over.wait()
 
@@ -365,9 +348,7 @@ class TestPending:
         async def server(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             nonlocal count, pings
             count += 1
-            writer.write(b'INFO {"max_payload":1048576}\r\n')
-            await reader.readuntil(b"PING\r\n")
-            writer.write(b"PONG\r\n")
+            await greet(reader, writer)
             if count == 1:
                 writer.transport.pause_reading()  # type: ignore[attr-defined]
                 await cut.wait()
@@ -405,9 +386,7 @@ class TestPending:
         done = asyncio.Event()
 
         async def stuck(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            writer.write(b'INFO {"max_payload":1048576}\r\n')
-            await reader.readuntil(b"PING\r\n")
-            writer.write(b"PONG\r\n")
+            await greet(reader, writer)
             writer.transport.pause_reading()  # type: ignore[attr-defined]
             await done.wait()
 
@@ -524,15 +503,13 @@ class TestInfo:
         async def server(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             nonlocal connections
             connections += 1
-            writer.write(b'INFO {"max_payload":1048576}\r\n')
-            await reader.readuntil(b"PING\r\n")
-            writer.write(b"PONG\r\n")
+            await greet(reader, writer)
             await reader.readuntil(b"SUB duck  1\r\n")
             await reader.readuntil(b"PING\r\n")
             writer.write(b'PONG\r\nINFO {"ldm":true,"connect_urls":["127.0.0.1:1"]}\r\n')
             await asyncio.sleep(0.3)
             writer.write(b"MSG duck 1 3\r\nbye\r\n")
-            await reader.read()
+            await answer_pings(reader, writer)
 
         url = await fake_nats(server)
         nc = await natsbridge.connect(url, reconnect=reconnect)
@@ -549,8 +526,7 @@ class TestInfo:
             writer.write(b'INFO {"max_payload":1048576}\r\n')
             await reader.readuntil(b"PING\r\n")
             writer.write(b'PONG\r\nINFO {"max_payload":100}\r\nINFO {"max_payload":"x"}\r\n')
-            while await reader.readuntil(b"PING\r\n"):
-                writer.write(b"PONG\r\n")
+            await answer_pings(reader, writer)
 
         async with await natsbridge.connect(await fake_nats(server)) as nc:
             await nc.flush()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import natsbridge
-from conftest import NatsServer
+from conftest import NatsServer, answer_pings
 from natsbridge import client as client_module
 from natsbridge import subscription
 from natsbridge.client import Connection, Msg
@@ -499,7 +499,7 @@ class TestLosing:
                 writer.write(INFO % (b',"connect_urls":' + urls) + b"PING\r\n")
                 await reader.readuntil(b"PONG\r\n")
             answered.set()
-            await reader.read()
+            await answer_pings(reader, writer)
 
         async with await natsbridge.connect(await fake_nats(talk)) as nc:
             await asyncio.wait_for(answered.wait(), 5)

@@ -460,8 +460,8 @@ class TestRows:
         assert [row["key"] for row in round_trip(named, "jsontable")] == ["x", "y", "z"]
 
     def test_a_long_stream_passes_through_little_memory(self) -> None:
-        batch = pa.record_batch({"n": pa.array(range(20_000)), "s": ["x" * 50] * 20_000})
-        reader = pa.RecordBatchReader.from_batches(batch.schema, (batch for _ in range(40)))
+        batch = pa.record_batch({"n": pa.array(range(2500)), "s": ["x" * 500] * 2500})
+        reader = pa.RecordBatchReader.from_batches(batch.schema, (batch for _ in range(42)))
         tracemalloc.start()
         source = payload.make_source("d", reader, "jsontable")
         _, peak = tracemalloc.get_traced_memory()

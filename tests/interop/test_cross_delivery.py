@@ -11,40 +11,33 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from device import ROUGH, micropython
+from device import ROUGH, Process, micropython
 
 SCRIPT = Path(__file__).with_name("cross_device.py")
 SIDES = ("firmware", "host")
 
 
-def start(side: str, what: str, *arguments: str) -> subprocess.Popen[str]:
+def start(side: str, what: str, *arguments: str) -> Process:
     if side == "firmware":
         return micropython(SCRIPT, what, *arguments, heap="1M")
     command = [sys.executable, "-u", str(SCRIPT), what, *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    return Process(command, stdout=subprocess.PIPE, text=True)
 
 
 def exchange(sender: str, receiver: str, *arguments: str) -> list[Any]:
     """What `receiver` prints of each message that `sender` sends."""
-    to = start(receiver, "receive", *arguments)
-    try:
+    with start(receiver, "receive", *arguments) as to:
         assert to.stdout is not None
         assert to.stdout.readline() == "ready\n"
-        by = start(sender, "send", *arguments)
-        try:
-            assert by.communicate(timeout=30)[0] == ""
-            assert by.returncode == 0
-        finally:
-            by.kill()
-        out, _ = to.communicate(timeout=30)
-    finally:
-        to.kill()
-    assert to.returncode == 0, out
+        with start(sender, "send", *arguments) as by:
+            assert by.rest(30) == ""
+        out = to.rest(30)
     return [json.loads(line) for line in out.split("\n") if line]
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    tmp_path = tmp_path_factory.mktemp("sent")
     (tmp_path / "image").write_bytes(bytes(range(256)) * 40)
     table = pa.table({"a": [1, 2, None], "b": ["x", "ü", "z"]})
     with pa.ipc.new_stream(tmp_path / "arrow", table.schema) as stream:
@@ -52,12 +45,26 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+Arguments = tuple[str, str, str]
+
+
+@pytest.fixture(scope="module")
+def arguments(nats_url: str, file_url: str, folder: Path) -> Arguments:
+    """What the scripts are called with."""
+    return nats_url, file_url, str(folder)
+
+
+@pytest.fixture(scope="module")
+def received(arguments: Arguments) -> dict[tuple[str, str], list[Any]]:
+    """What is received, by sender and receiver."""
+    return {(by, to): exchange(by, to, *arguments) for by in SIDES for to in SIDES}
+
+
 @pytest.mark.parametrize("receiver", SIDES)
 def test_what_either_side_sends_is_received_alike(
-    receiver: str, nats_url: str, file_url: str, folder: Path
+    receiver: str, received: dict[tuple[str, str], list[Any]]
 ) -> None:
-    arguments = (nats_url, file_url, str(folder))
-    from_firmware, from_host = (exchange(sender, receiver, *arguments) for sender in SIDES)
+    from_firmware, from_host = (received[sender, receiver] for sender in SIDES)
     assert from_firmware == from_host
     assert [(links, gone) for _, links, gone in from_host] == [
         *((0, 0), (8, 0), (2, 0), (0, 0)),
@@ -65,9 +72,8 @@ def test_what_either_side_sends_is_received_alike(
     ]
 
 
-def test_both_sides_receive_the_same(nats_url: str, file_url: str, folder: Path) -> None:
-    arguments = (nats_url, file_url, str(folder))
-    on_firmware, on_host = (exchange("host", receiver, *arguments) for receiver in SIDES)
+def test_both_sides_receive_the_same(received: dict[tuple[str, str], list[Any]]) -> None:
+    on_firmware, on_host = (received["host", receiver] for receiver in SIDES)
     text = json.dumps(on_host)
     assert text.count('"a table"') == 3
     assert on_firmware == json.loads(text.replace('"a table"', "true"))
@@ -75,12 +81,14 @@ def test_both_sides_receive_the_same(nats_url: str, file_url: str, folder: Path)
 
 @pytest.mark.parametrize("rough", ["1", "2:bytes"])
 def test_sockets_as_rough_as_a_boards_make_no_difference(
-    rough: str, nats_url: str, file_url: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+    rough: str,
+    arguments: Arguments,
+    received: dict[tuple[str, str], list[Any]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """In every call; `make test-rough` has the whole suite pass through them."""
     monkeypatch.setenv(ROUGH, rough)
-    arguments = (nats_url, file_url, str(folder))
-    expected = exchange("host", "host", *arguments)
+    expected = received["host", "host"]
     assert exchange("firmware", "host", *arguments) == expected
     text = json.dumps(expected).replace('"a table"', "true")
     assert exchange("firmware", "firmware", *arguments) == json.loads(text)

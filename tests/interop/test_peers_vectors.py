@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-import pyarrow as pa
 import pytest
 
 import vectors
 from conftest import WebSocketServer
 from jspeers import JsPeer, start
-from vector_peer import SUBJECT, Peer, by_name, fetch
+from vector_peer import SUBJECT, Peer, by_name, columns, fetch
 from vector_server import VectorServer
 
 pytestmark = pytest.mark.peers
@@ -20,12 +18,6 @@ ABILITIES = {
     "node": {"arrow", "float64", "bigint", "surrogates", "redirects"},
     "browser": {"arrow", "float64", "bigint", "surrogates"},
 }
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[VectorServer]:
-    with VectorServer() as files:
-        yield files
 
 
 @pytest.fixture(scope="module")
@@ -39,35 +31,29 @@ def peer(web_broker: WebSocketServer) -> Iterator[Peer]:
 def js(
     request: pytest.FixtureRequest,
     web_broker: WebSocketServer,
-    server: VectorServer,
+    vector_server: VectorServer,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[JsPeer]:
     folder = tmp_path_factory.mktemp(request.param)
-    with start(request.param, web_broker, server.url, folder) as it:
+    with start(request.param, web_broker, vector_server.url, folder) as it:
         it.ask(do="subscribe", subject=SUBJECT)
         yield it
 
 
-def columns(raw: bytes) -> dict[str, list[Any]]:
-    with pa.ipc.open_stream(raw) as reader:
-        found: dict[str, list[Any]] = reader.read_all().to_pydict()
-    return found
-
-
 @pytest.mark.parametrize("case", vectors.load("receive.json"), ids=by_name)
-def test_receive(case: vectors.Case, js: JsPeer, server: VectorServer, peer: Peer) -> None:
+def test_receive(case: vectors.Case, js: JsPeer, vector_server: VectorServer, peer: Peer) -> None:
     if not vectors.runs(case, ABILITIES[js.name]):
         pytest.skip(f"needs {case['needs']}")
-    server.serve(vectors.files(case, js.files))
+    vector_server.serve(vectors.files(case, js.files))
     peer.publish(vectors.wire(case, js.files))
     options = vectors.receive_options(case, js.files)
     result = js.ask(do="receive", subject=SUBJECT, options=options, who=case.get("receiver", {}))
-    assert vectors.receive_problems(case, result, server.deleted) == []
+    assert vectors.receive_problems(case, result, vector_server.deleted) == []
 
 
 @pytest.mark.parametrize("case", vectors.load("send.json"), ids=by_name)
-def test_send(case: vectors.Case, js: JsPeer, server: VectorServer, peer: Peer) -> None:
-    server.serve({})
+def test_send(case: vectors.Case, js: JsPeer, vector_server: VectorServer, peer: Peer) -> None:
+    vector_server.serve({})
     peer.sent()
     options = vectors.place(case.get("options", {}), js.files)
     order = {"subject": case["subject"], "data": case["data"], "options": options}
@@ -76,7 +62,7 @@ def test_send(case: vectors.Case, js: JsPeer, server: VectorServer, peer: Peer) 
     if "error" in case:
         assert vectors.error_problems(case, result) == []
         assert messages == []
-        assert server.stored() == []
+        assert vector_server.stored() == []
         return
     assert "error" not in result, result
     [msg] = messages

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,13 @@ import pytest
 from certificates import Certificates, NKey
 from conftest import NatsServer
 from device import FIRMWARE, command
+from fault_proxy import PLAIN, FaultProxy, Link
 from natsbridge import sync
 
+SIDES = ("firmware", "host")
 SCRIPT = Path(__file__).with_name("script_device.py")
+#: Seconds for all steps. They take 20, and a minute where a dozen other processes run.
+PATIENCE_S = 180
 #: Blocks of 512 bytes that a file of the script may have: its disk is full then.
 BLOCKS = 800
 
@@ -42,66 +47,14 @@ ODD = (
 )
 
 
-class Link:
-    """A line to the broker that can be cut; `url` is its other end."""
-
-    def __init__(self, nats_url: str) -> None:
-        self._broker = ("127.0.0.1", int(nats_url.rpartition(":")[2]))
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"nats://127.0.0.1:{self._listener.getsockname()[1]}"
-        self._ends: list[socket.socket] = []
-        self._whole = True
-        threading.Thread(target=self._run, daemon=True).start()
-
-    def _run(self) -> None:
-        while True:
-            try:
-                end, _ = self._listener.accept()
-            except OSError:
-                return
-            if not self._whole:
-                end.close()
-                continue
-            other = socket.create_connection(self._broker)
-            self._ends += end, other
-            for pair in ((end, other), (other, end)):
-                threading.Thread(target=self._carry, args=pair, daemon=True).start()
-
-    def _carry(self, source: socket.socket, target: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                target.sendall(data)
-        for end in (source, target):
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-
-    def cut(self) -> None:
-        """End what stands, and what comes."""
-        self._whole = False
-        for end in self._ends:
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-            end.close()
-        self._ends.clear()
-
-    def mend(self) -> None:
-        """Carry what comes."""
-        self._whole = True
-
-    def close(self) -> None:
-        """Cut it for good."""
-        self._listener.close()
-        self.cut()
-
-
 class Responder:
     """Answers on interop.echo with the same, on interop.odd with odd headers; and interop.sign.
 
-    interop.cut and interop.mend cut and mend the `link`.
+    interop.cut and interop.mend cut and mend the `line`.
     """
 
-    def __init__(self, nats_url: str) -> None:
-        self.link = Link(nats_url)
+    def __init__(self, nats_url: str, line: FaultProxy) -> None:
+        self.line = line
         self.key = NKey("user")
         self._nc = sync.connect(nats_url)
         self._requests = self._nc.subscribe("interop.*")
@@ -120,7 +73,8 @@ class Responder:
             elif msg.subject == "interop.sign":
                 self._nc.publish(msg.reply, self.key.sign(msg.data))
             elif msg.subject in ("interop.cut", "interop.mend"):
-                self.link.cut() if msg.subject == "interop.cut" else self.link.mend()
+                self.line.plan = Link(refused=True) if msg.subject == "interop.cut" else PLAIN
+                self.line.cut()
                 self._nc.publish(msg.reply, b"")
             else:
                 self._nc.publish(msg.reply, msg.data, headers=msg.headers)
@@ -129,7 +83,6 @@ class Responder:
         """End the thread and the connections."""
         self._nc.close()
         self._raw.close()
-        self.link.close()
         self._thread.join(10)
 
 
@@ -142,7 +95,7 @@ def secure_server(folder: Path, certificates: Certificates, nkey: str) -> NatsSe
 
 
 def steps(side: str, *arguments: str) -> dict[str, Any]:
-    """Run the script on one side: what it prints."""
+    """What the script prints on one side."""
     line, place = [sys.executable, "-u", str(SCRIPT), *arguments], {}
     if side == "firmware":
         line, place = command(SCRIPT, *arguments, heap="8M", path=FIRMWARE)
@@ -154,7 +107,7 @@ def steps(side: str, *arguments: str) -> dict[str, Any]:
         restore_signals=False,  # a file that is too long is an error, not the end
     )
     try:
-        out, _ = process.communicate(timeout=60)
+        out, _ = process.communicate(timeout=PATIENCE_S)
     except subprocess.TimeoutExpired:
         process.kill()
         out, _ = process.communicate()
@@ -164,27 +117,29 @@ def steps(side: str, *arguments: str) -> dict[str, Any]:
     return dict(lines)
 
 
+def run(side: str, file_url: str, folder: Path) -> dict[str, Any]:
+    """Run the script on one side, with brokers of its own: what it prints, step by step."""
+    certificates = Certificates(folder)
+    (folder / "files").mkdir()
+    with (
+        NatsServer(folder) as broker,
+        FaultProxy(broker.url) as line,
+        contextlib.closing(Responder(broker.url, line)) as responder,
+        secure_server(folder, certificates, responder.key.public) as secure,
+    ):
+        key = responder.key.public
+        arguments = secure.url, str(certificates.ca), key, line.url
+        return steps(side, broker.url, file_url, str(folder / "files"), *arguments)
+
+
 @pytest.fixture(scope="module")
 def results(
-    nats_url: str, file_url: str, tmp_path_factory: pytest.TempPathFactory
+    file_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What the firmware and the host print, step by step."""
-    responder = Responder(nats_url)
-    folder = tmp_path_factory.mktemp("secure")
-    certificates = Certificates(folder)
-    try:
-        with secure_server(folder, certificates, responder.key.public) as secure:
-            sides = [
-                steps(
-                    side,
-                    *(nats_url, file_url, str(tmp_path_factory.mktemp(side))),
-                    *(secure.url, str(certificates.ca), responder.key.public, responder.link.url),
-                )
-                for side in ("firmware", "host")
-            ]
-    finally:
-        responder.close()
-    firmware, host = sides
+    """What the firmware and the host print. Both run at a time: they wait for most of theirs."""
+    folders = [tmp_path_factory.mktemp(side) for side in SIDES]
+    with ThreadPoolExecutor() as pool:
+        firmware, host = pool.map(run, SIDES, [file_url] * 2, folders)
     return firmware, host
 
 
