@@ -15,9 +15,9 @@ if gc.threshold() < 0:
 _PARTS = {
     "connect": "dial",
     "smartsend": "send",
-    "publish_message": "send",
+    "publish_message": "steps",
     "smartreceive": "receive",
-    "envelope_to_json": "envelope",
+    "envelope_to_json": "steps",
     "plik_upload": "plik",
     "plik_oneshot_upload": "plik",
     "fetch_with_backoff": "plik",
@@ -35,14 +35,14 @@ def setting(name, default):
 def __getattr__(name):
     # Nothing is kept here: a part that errors.drop() drops must be free to go.
     part = _PARTS.get(name)
-    path = __name__ + "." + (part or name), None, None, (name,)
+    path = __name__ + "." + (part or name)
+    if part:
+        from . import errors
+
+        if path not in errors.sys.modules:
+            errors.make_room(12288, part)  # before: an import that fails for want of it costs more
     try:
-        module = __import__(*path)
+        module = __import__(path, None, None, (name,))
     except ImportError:
         raise AttributeError(name)
-    except MemoryError:
-        from .errors import keep_only
-
-        keep_only()
-        module = __import__(*path)
     return getattr(module, name) if part else module

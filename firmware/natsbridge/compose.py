@@ -4,7 +4,6 @@ import json
 
 from micropython import const
 
-from .envelope import Source
 from .errors import INVALID_ARGUMENT, INVALID_PAYLOAD_TYPE, PAYLOAD_TOO_LARGE, check, fail
 from .log import uuid4
 from .payload import (
@@ -17,6 +16,7 @@ from .payload import (
     flat,
     is_table,
 )
+from .source import Source, link
 
 _MAX_DEPTH = const(32)
 _BIG = 10**63  # integers beyond are longer than the 64 characters a receiver takes
@@ -78,11 +78,12 @@ def choose_links(msg_json, threshold, max_payload):
     Raises PAYLOAD_TOO_LARGE if not even that fits into `max_payload` bytes.
     """
     links = {}
+    env = msg_json.env
     sources = msg_json.sources
     for i in range(len(sources)):
         size = sources[i].size
         if size is None or size >= threshold:
-            links[i] = msg_json.link(i)
+            links[i] = link(env, sources, i)
     while True:
         size = len(msg_json) + _LINK * len(links)
         if size <= max_payload:
@@ -94,8 +95,8 @@ def choose_links(msg_json, threshold, max_payload):
             if sources[i] and (largest is None or sources[i].size > sources[largest].size):
                 largest = i
         if largest is None:
-            raise fail(PAYLOAD_TOO_LARGE, "no-room", size, max_payload, size=size)
-        links[largest] = msg_json.link(largest)
+            raise fail(PAYLOAD_TOO_LARGE, "payloads", size, max_payload, size=size)
+        links[largest] = link(env, sources, largest)
 
 
 def open_source(dataname, value, payload_type):
@@ -112,7 +113,7 @@ def open_source(dataname, value, payload_type):
             return Source(flat(value))
         except TypeError:
             pass  # not bytes-like
-    key = "mismatch"
+    key = "payload"
     if hasattr(value, "readinto"):
         if not hasattr(value, "read") or not isinstance(value.read(0), str):
             return Source(value)

@@ -10,7 +10,7 @@ from binascii import hexlify
 from micropython import const
 
 from .errors import DOWNLOAD_FAILED, INTEGRITY_ERROR, fail
-from .http import Connection, Fault, base
+from .http import Connection, Fault
 from .log import trace
 from .sink import Target
 
@@ -28,43 +28,36 @@ class Claims(Connection):
 
     code = DOWNLOAD_FAILED
     asked = False  # for the file server's download domains
-    removable = False  # whether any payload says so
 
-    def __init__(self, nc, env, sink, fileserver_url, allowed_urls, deadline):
-        super().__init__(fileserver_url, nc, deadline)
+    def __init__(self, nc, env, sink, home, prefixes, deadline):
+        super().__init__(home, nc, deadline)
+        self.where = self.size = self.sha256 = self.target = self.done = self.hash = None
+        self.total = None
         self.correlation_id = env["correlation_id"]
         self.sink = sink
-        self.prefixes = [self.base + "/"]
-        several = isinstance(allowed_urls, (list, tuple))
-        for url in allowed_urls if several else (allowed_urls,):
-            self.prefixes.append(Connection(url or "", None, None).base + "/")
+        self.prefixes = prefixes
 
-    def check(self, url):
-        """Raise URL_NOT_ALLOWED if a payload's URL, or a redirection, leads elsewhere."""
-        try:
-            text = base(url) + "/"
+    def check(self, where, url):
+        """Raise URL_NOT_ALLOWED if a payload's URL, or a redirection, leads elsewhere. where: see
+        urls.parse, None if `url` is none."""
+        if where:
+            text = where[0] + where[1].split("?")[0].rstrip("/") + "/"
             for prefix in self.prefixes:
                 if text.startswith(prefix):
                     return
-        except ValueError:
-            pass
         from .recover import widen
 
-        widen(self, url)
+        widen(self, where, url)
 
-    def fetch(self, item, handler, max_retries, base_delay, max_delay, on_progress, buf):
-        """Fetch one payload into its target, through `buf` (1,024 bytes or more)."""
+    def fetch(self, item, handler, tries, on_progress, buf):
+        """Fetch one payload into its target, through `buf` (1,024 bytes or more). tries: see
+        recover.again."""
         self.dataname = name = item["dataname"]
-        self.payload_type = item["payload_type"]
         self.url = item["data"]
+        self.where = item["where"]
         self.size = size = item.get("size")
-        metadata = item["metadata"]
-        self.sha256 = (metadata.get("sha256") or "").lower()
-        if metadata.get("removable"):
-            self.removable = True
-        self.max_retries = max_retries
-        self.base_delay = base_delay
-        self.max_delay = max_delay
+        self.sha256 = (item["metadata"].get("sha256") or "").lower()
+        self.tries = tries
         self.on_progress = on_progress
         self.buf = memoryview(buf)[:_CHUNK]
         trace(self.correlation_id, "%s %s: %s" % ("GET", name, self.url))
@@ -72,11 +65,10 @@ class Claims(Connection):
         if handler:
             from .plik import download_by
 
-            target = download_by(self, handler)
+            target = download_by(self, handler, item["payload_type"])
         if target is None:
-            self.target = target = self.sink.open(name, self.payload_type, size)
+            self.target = target = self.sink.open(name, item["payload_type"], size)
             self.done = 0
-            self.range = ""
             got = self.run()
             if target is None:
                 target = Target(got, memory=True)
@@ -86,19 +78,20 @@ class Claims(Connection):
     def attempt(self):
         """Fetch once: the number of bytes, or, without a target, the bytes. Raises Fault where
         another attempt may help."""
-        url = self.url
+        where = self.where
         size = self.size
         name = self.dataname
-        self.code = DOWNLOAD_FAILED
+        if self.code != DOWNLOAD_FAILED:  # by the last attempt
+            self.code = DOWNLOAD_FAILED
         for left in range(_REDIRECTS, -1, -1):
-            self.request("GET", url, self.range, "")
+            self.request("GET", where, self.range if self.done else "", "")
             if self.answer() == 200 and not self.done:
                 self.hash = hashlib.sha256()
                 break
             from .recover import follow
 
-            url = follow(self, left)
-            if not url:
+            where = follow(self, left)
+            if not where:
                 break
         at = self.done
         self.total = total = size

@@ -10,35 +10,9 @@ from collections import OrderedDict
 
 from micropython import const
 
-from .errors import INVALID_ARGUMENT, fail
 from .payload import FIELDS, STRINGS
 
 _CHUNK = const(768)  # bytes of payload at a time: 1024 of base64
-
-
-def envelope_to_json(env):
-    """The JSON text of an envelope as smartsend returned it (see EnvelopeJSON), or of an error
-    response.
-
-    Raises INVALID_ARGUMENT if a source can't be read again.
-    """
-    if "payloads" not in env:
-        return json.dumps(env)
-    from .compose import open_source
-
-    sources = []
-    for p in env["payloads"]:
-        source = None
-        if p["transport"] == "direct":
-            source = open_source(p["dataname"], p["data"], p["payload_type"])
-            size = source.size or 0
-            if source.stream:  # it stands where sending left it
-                source.at += size - p["size"]
-                source.size = p["size"]
-            elif size != p["size"]:
-                raise fail(INVALID_ARGUMENT, "rewind", "it has another size now")
-        sources.append(source)
-    return EnvelopeJSON(env, sources)
 
 
 class EnvelopeJSON:
@@ -59,16 +33,6 @@ class EnvelopeJSON:
         self.sources = sources
         self.on_progress = on_progress
         self.buf = None
-
-    def link(self, index, value=None):
-        """Make a payload a link whose URL is still to come: (source, data), which as `value` makes
-        it direct again."""
-        p = self.env["payloads"][index]
-        before = self.sources[index], p["data"]
-        self.sources[index], p["data"] = value or (None, "")
-        p["transport"] = "direct" if value else "link"
-        p["encoding"] = "base64" if value else "none"
-        return before
 
     def __len__(self):
         size = self.size
@@ -114,17 +78,24 @@ class EnvelopeJSON:
 
     def encode(self, stream, source, dataname):
         size = source.size
-        buf = memoryview(self.buf or bytearray(_CHUNK))[:_CHUNK]
+        buf = self.buf or bytearray(_CHUNK)
         fill = source.fill
         write = stream.write
         progress = self.on_progress
-        n = _CHUNK
         done = 0
         # Nothing that lasts is allocated here: collecting half as often as is possible is enough.
         # (Not less: what a callback keeps would lie all over the heap. Measured.)
         threshold = gc.threshold()
         gc.collect()
         gc.threshold(gc.mem_free() // 2)
+        n = _CHUNK
+        while n > 96:
+            try:
+                bytearray(n // 3 * 4)
+                break
+            except MemoryError:  # what is free is in small pieces
+                n //= 2
+        buf = memoryview(buf)[:n]
         try:
             while done < size:
                 if n > size - done:
@@ -155,63 +126,3 @@ def put(stream, text):
     if stream:
         stream.write(text)
     return len(text)
-
-
-class Source:
-    """The bytes of `data`, which is bytes-like, or a binary stream from where it stands.
-
-    size: bytes, None where it can't be known (a stream that can't seek).
-    """
-
-    def __init__(self, data):
-        self.at = 0
-        self.stream = None
-        if hasattr(data, "readinto"):
-            self.stream = data
-            self.readinto = data.readinto
-            try:
-                self.at = data.seek(0, 1)
-                self.size = data.seek(0, 2) - self.at
-                data.seek(self.at)
-            except (OSError, AttributeError, TypeError, ValueError):
-                self.size = None
-        else:
-            self.data = memoryview(data)
-            self.size = len(data)
-
-    def readinto(self, buf, n=-1):
-        """Read up to `n` bytes into `buf`: their number, 0 at the end."""
-        part = self.data[self.at : self.at + (len(buf) if n < 0 else n)]
-        buf[: len(part)] = part
-        self.at += len(part)
-        return len(part)
-
-    def fill(self, buf, n, dataname):
-        """Read `n` bytes, all that `buf` takes: their number, less only at the end of what has no
-        known size. Raises INVALID_ARGUMENT where they can't be had."""
-        at = 0
-        while at < n:
-            why = "it ended"
-            try:
-                got = self.readinto(buf[at:] if at else buf)
-            except (OSError, ValueError) as e:
-                got = None
-                why = e
-            if not got:
-                if got == 0 and self.size is None:
-                    break
-                raise fail(INVALID_ARGUMENT, "source", dataname, why)
-            at += got
-        return at
-
-    def rewind(self):
-        """Go back to the first byte. Raises INVALID_ARGUMENT where the stream can't."""
-        if not self.stream:
-            self.at = 0
-            return
-        try:
-            if self.size is None:
-                raise OSError("it is not seekable")
-            self.stream.seek(self.at)
-        except (OSError, ValueError) as e:
-            raise fail(INVALID_ARGUMENT, "rewind", e)

@@ -21,7 +21,8 @@ INVALID_ARGUMENT = "INVALID_ARGUMENT"
 
 _RESERVE = const(16384)  # bytes of free heap that any step can do with, its code loaded
 _PIECE = const(2048)  # bytes of it that must be in one piece
-_TEXTS = const(9216)  # bytes of free heap that texts.py needs
+_PLACES = const(97)  # no fewer than sys.modules has
+_TEXTS = const(10752)  # bytes of free heap that texts.py needs
 _ALWAYS = ("client", "errors", "log", "payload", "stream", "subscription")
 
 working = 0  # calls of smartsend and smartreceive that have begun and not ended
@@ -87,7 +88,11 @@ def check_type(nc, function=None):
 
 def make_room(size, *needed):
     """Drop what is needed neither now nor always, if the heap is short: if less is free than `size`
-    bytes, or than a working reserve where the parts `needed` are loaded already."""
+    bytes, or than a working reserve where the parts `needed` are loaded already.
+
+    Returns a list of a piece of the heap, to be kept while these are loaded: they get the smaller
+    pieces. To let it go, clear the list: what is only forgotten may still lie on a stack: measured.
+    """
     gc.collect()
     package = __name__[:-6]
     for part in needed:
@@ -102,6 +107,10 @@ def make_room(size, *needed):
         size = 1 << 30
     if gc.mem_free() < size:
         keep_only(*needed)
+    try:
+        return [bytearray(_PIECE // 2)]
+    except MemoryError:
+        return []
 
 
 def keep_only(*needed):
@@ -116,6 +125,11 @@ def keep_only(*needed):
                 break
         else:
             part = ""
+    # What an import that failed has loaded stays in its place in the table, too (measured): a
+    # number takes each in turn.
+    for i in range(_PLACES):
+        sys.modules[i] = None
+        del sys.modules[i]
     gc.collect()
 
 
@@ -126,6 +140,12 @@ def drop(*names):
     """
     package = sys.modules[__name__[:-7]]
     for name in names:
-        # Not by hasattr(): the package's __getattr__ would load it again.
-        if sys.modules.pop(package.__name__ + "." + name, None) and name in package.__dict__:
+        path = package.__name__ + "." + name
+        # What is removed from a table stays in its place until another takes that, and with a
+        # module all of its code (measured on 1.29): first None takes it.
+        if path in sys.modules:
+            sys.modules[path] = None
+            del sys.modules[path]
+        if name in package.__dict__:  # (hasattr() would load it again, by __getattr__)
+            setattr(package, name, None)
             delattr(package, name)

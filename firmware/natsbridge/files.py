@@ -1,51 +1,6 @@
-"""The names of received files: temporary until all is verified, then safe and unique.
-
-A temporary name tells whose it is, so that what a power cut left behind can be removed, but
-nothing of another process that is running.
-"""
+"""The final names of received files: safe and unique."""
 
 import os
-
-from . import log
-
-_cleaned = None  # the folder that was cleaned last
-
-
-def temporary(folder):
-    """A path in `folder` for a file that is not verified yet."""
-    global _cleaned
-    if not log.run:
-        log.run = _run("self") or "0-" + log.uuid4()[:8]
-    if folder != _cleaned:
-        clear(folder)
-        _cleaned = folder
-    return "%s/.nb-%s-%s.part" % (folder, log.run, log.uuid4()[:8])
-
-
-def _run(pid):
-    """``<process>-<its start>`` of a process that runs, None if there is none (or no Linux)."""
-    try:
-        with open("/proc/%s/stat" % pid) as f:
-            pid, _, rest = f.read().partition(" (")
-        return "%s-%s" % (pid, rest.rpartition(")")[2].split()[19])  # proc(5): starttime
-    except OSError:
-        return None
-
-
-def clear(folder):
-    """Remove the temporary files of runs that are over."""
-    board = not hasattr(os, "getenv")  # where nothing else can be running
-    if not board and log.run[0] == "0":
-        return
-    found = []  # first: not every file system can be read on while something is removed
-    for entry in os.ilistdir(folder):
-        name = entry[0]
-        if name[:4] == ".nb-" and name[-5:] == ".part":
-            run, _, _ = name[4:].rpartition("-")
-            if run != log.run and (board or _run(run.split("-")[0]) != run):
-                found.append(name)
-    for name in found:
-        os.remove(folder + "/" + name)
 
 
 def commit(folder, targets):

@@ -49,23 +49,6 @@ def _string_fits(pull):
             return True
 
 
-def fold_escape(pull, stop):
-    """Replace the escape at `stop` by its character, joined to the up to 3 before it: False if
-    that is not of the base64 alphabet."""
-    if pull.end - stop < 6:
-        stop -= pull.pos
-        pull.fill()
-    head = bytes(pull.view[pull.pos : stop])
-    pull.pos = stop
-    c = pull.escape()
-    if not "!" <= c <= "z" or c in '"\\':
-        return False
-    head += c.encode()
-    pull.pos -= len(head)
-    pull.view[pull.pos : pull.pos + len(head)] = head
-    return True
-
-
 def settle_held(reader, item):
     """Decode the base64 that was held, now that its siblings are known."""
     name = item["dataname"]

@@ -1,4 +1,4 @@
-"""HTTP/1.1 (RFC 9112) and its URLs, as much of it as a file server's clients need.
+"""HTTP/1.1 (RFC 9112), as much of it as a file server's clients need.
 
 An answer is never read beyond its end, and its head line by line. So bodies go straight into the
 caller's buffer, and what a server says before it resets the connection is not lost (a socket's
@@ -7,99 +7,22 @@ read of more than arrived before the reset raises, and those bytes are gone: mea
 
 import io
 import time
-from binascii import hexlify
 
 from micropython import const
 
 from .errors import INVALID_ARGUMENT, fail, make_room
 
-_MAX_URL = const(1024)  # characters, as for every string of an envelope
 _MAX_LINE = const(4096)  # bytes of a line: proxies send long cookies and policies
 _KEEP = const(1300)  # bytes that are kept of one, and of all that matter: a URL has 1,024
 _MAX_LINES = const(64)  # of one answer: status and header lines, interim ones, trailers
 _MAX_DIGITS = const(15)  # of a Content-Length
+# The headers that matter, in one text: a list of them would take 600 bytes of heap.
+_KNOWN = (
+    ":content-length:transfer-encoding:content-encoding:connection:location:retry-after:etag:"
+    "content-range:"
+)
 _RECOVER = const(8192)  # bytes of heap that another attempt needs
 _TURN = const(50)  # ms between two calls of idle while bytes move
-
-
-def parse(url):
-    """The parts of an http or https URL: (origin, path, host, port). What is returned is what is
-    compared with the allow-list and what is requested: no second parser can read it differently.
-
-    origin: scheme, host and, where it is not the default, port: ``http://host:8080``.
-    path: begins with "/", has its dot segments resolved (RFC 3986, 5.2.4; %2e is a dot) and
-        includes the query.
-    host: in lower case, an IPv6 address without its brackets.
-
-    Raises ValueError for all that can be read in two ways.
-    """
-    if not isinstance(url, str) or len(url) > _MAX_URL:
-        raise ValueError
-    at = url.find("/", url.find("://") + 3)
-    # (Else by bytes: each character of a str stays in the heap as a name.)
-    for c in url[at:] if at > 0 and max(url.encode()) > 127 else "":
-        if c > "\x7f":  # in a path, in UTF-8 (RFC 3987)
-            url = url.replace(c, "%" + str(hexlify(c.encode(), "%"), "utf-8").upper())
-    good = True
-    bad = '\\"<>^`{|}#'.encode()
-    for c in url.encode():
-        if not 33 <= c <= 126 or c in bad:
-            good = False
-    scheme, _, rest = url.partition("://")
-    rest, query, text = rest.partition("?")
-    query += text
-    host, _, rest = rest.partition("/")
-    for text in rest.lower().split("%")[1:]:
-        if int(text[:2], 16) < 32 or text[:2] in "2f 5c 7f":  # 15 at most, if it is not two digits
-            good = False
-    path = []
-    for part in rest.split("/"):
-        text = part.lower().replace("%2e", ".")
-        if text == "..":
-            path = path[:-1]
-        elif text != ".":
-            path.append(part)
-    if text and text in "..":
-        path.append("")
-    scheme = scheme.lower()
-    usual = "443" if scheme == "https" else "80"
-    host = host.lower()
-    if host[:1] == "[":
-        host, rest, port = host[1:].partition("]")
-        text = "[%s]" % host
-        good = good and rest and ":" in host
-        rest = port[:1]
-        port = port[1:]
-    else:
-        host, rest, port = host.partition(":")
-        text = host
-        good = good and host.strip(".-")
-    for i in range(len(host)):
-        c = host[i : i + 1]
-        if not (c.isalpha() or c.isdigit() or c in ".-_:"):
-            good = False
-    if not rest:
-        port = usual
-    if (
-        not good
-        or (scheme != "http" and scheme != "https")
-        or rest.strip(":")
-        or not port.isdigit()
-        or len(port) > 5
-        or not 0 < int(port) < 65536
-    ):
-        raise ValueError
-    port = int(port)
-    origin = scheme + "://" + text
-    if port != int(usual):
-        origin += ":%d" % port
-    return origin, "/" + "/".join(path) + query, host, port
-
-
-def base(url):
-    """`url` in one spelling, without a query or a final slash. Raises ValueError."""
-    url = parse(url)
-    return url[0] + url[1].split("?")[0].rstrip("/")
 
 
 # An attempt that failed where another may not; its text is why. Nobody else raises it here, and a
@@ -108,12 +31,11 @@ Fault = EOFError
 
 
 class Connection(io.IOBase):
-    """A client of the file server at `url` (None: the default one) and of where its files are.
+    """A client of the file server `home` (see urls.home) and of where its files are.
 
     It has one connection at a time, for one request after another. Attributes:
 
-    base: `url` without what no path can be added to; extra, token: header lines, and an upload's
-        token, for its origin alone.
+    base: its URL; extra, token: header lines, and an upload's token, for its origin alone.
     deadline: a time.ticks_ms() value; idle: called at least every 100 ms; tls: options for https.
     status, headers, length (bytes, None if not known): of the last answer.
 
@@ -121,36 +43,42 @@ class Connection(io.IOBase):
     attempt() and the attributes of recover.again.
     """
 
-    stream = idle = tls = None
-    extra = token = id = correlation_id = ""
+    deadline = idle = tls = error = None  # (set only if it is another: heap)
+    extra = token = id = ""
     done = 0
+    one = bytearray(1)  # read through, by whoever's turn it is
 
-    def __init__(self, url, nc, deadline):
-        self.deadline = deadline
+    def __init__(self, home, nc, deadline):
+        # All at once: later, their table would have to find a larger piece of the heap.
+        self.stream = self.origin = self.status = self.due = self.lines = self.headers = None
+        self.keep = self.left = self.length = self.chunked = self.attempts = self.buf = None
+        self.dataname = self.url = self.tries = self.on_progress = self.correlation_id = None
+        self.home = home
+        self.base = home[0] + home[1]
+        if home[4]:
+            self.extra = home[4]
+        if deadline is not None:
+            self.deadline = deadline
         if nc:
             self.idle = nc.serve
             if isinstance(nc.tls, dict):
                 self.tls = dict(nc.tls, hostname=None)  # that is the broker's
-        if url is None:
-            from . import setting
 
-            url = setting("FILESERVER_URL", "http://localhost:8080")
-        try:
-            self.base = base(url)
-        except ValueError:
-            from .plik import login
+    def under(self, path):
+        """The file server's URL for `path`, which has nothing to be escaped, as urls.parse's."""
+        origin, start, host, port, _ = self.home
+        return origin, start + path, host, port
 
-            login(self, url)
-
-    def request(self, method, url, headers, body):
-        """Send a request's head and the beginning of its body. headers: whole lines."""
-        origin, path, host, port = parse(url)
+    def request(self, method, where, headers, body):
+        """Send a request's head and the beginning of its body. where: see urls.parse.
+        headers: whole lines."""
+        origin, path, host, port = where
         if self.stream and (self.left or self.chunked or not self.keep or origin != self.origin):
             self.close()
         self.origin = origin
         self.status = 0
-        self.error = None
-        self.one = bytearray(1)
+        if self.error:
+            self.error = None
         if (self.base + "/").startswith(origin + "/"):
             headers += self.extra
             if self.token:
@@ -197,14 +125,6 @@ class Connection(io.IOBase):
             self.error = e
         return not self.error
 
-    def push(self, now):
-        """Whether each piece goes out as it is written (1), or waits for the next ones until their
-        packet is full (0): a third fewer packets (TCP_NODELAY)."""
-        try:
-            self.stream.raw.setsockopt(6, 1, now)
-        except (OSError, ValueError, NotImplementedError):
-            pass  # not on this port
-
     def answer(self):
         """Read the answer up to its body: its status."""
         self.lines = status = 0
@@ -219,19 +139,15 @@ class Connection(io.IOBase):
                 ):
                     raise ValueError("no HTTP")
                 status = int(status)
-                known = (
-                    "content-length transfer-encoding content-encoding connection location "
-                    "retry-after etag content-range"
-                ).split()
                 values = [None] * 8
                 room = _KEEP  # for all of these
                 line = self.line()
                 while line:
                     name, mark, value = line.partition(":")
                     good = mark and name and name.strip() == name
-                    name = name.lower()
-                    if name in known:
-                        i = known.index(name)
+                    at = _KNOWN.find(":%s:" % name.lower())
+                    if at >= 0:
+                        i = _KNOWN.count(":", 0, at)
                         value = value.strip()
                         room -= len(line)
                         # Twice the same length is legal; other lists are not those of one value.

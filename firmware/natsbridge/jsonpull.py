@@ -5,8 +5,6 @@ of deep nesting: measured.) Errors are Malformed with a reason of at most 10 cha
 the heap a quarter of a longer one.
 """
 
-from json import dumps
-
 from micropython import const
 
 from .errors import Malformed
@@ -19,9 +17,7 @@ _QUOTE = const(34)
 _COMMA = const(44)
 _COLON = const(58)
 _LBRACKET = const(91)
-_BACKSLASH = const(92)
 _RBRACKET = const(93)
-_U = const(117)
 _LBRACE = const(123)
 _RBRACE = const(125)
 
@@ -96,38 +92,20 @@ class JsonPull:
 
         With keep=False it is passed over, whatever its length.
         """
-        out = bytearray()
-        state = 0
-        while True:
-            self.peek()
+        self.peek()
+        stop = self.plain_end()
+        if stop == self.end:
+            self.fill()
             stop = self.plain_end()
-            if stop > self.pos:
-                part = self.view[self.pos : stop]
-                if min(part) < 32:
-                    raise Malformed("bad string")
-                # Nearly all are whole in the buffer, without escapes, and ASCII.
-                if keep and not out and max(part) < 128 and len(part) <= limit:
-                    if stop < self.end and self.buf[stop] == _QUOTE:
-                        self.pos = stop + 1
-                        return str(part, "utf-8")
-                state = check_utf8(part, state)
-                self.pos = stop
-            elif state:
-                raise Malformed("not UTF-8")
-            elif self.buf[stop] == _QUOTE:
-                self.pos += 1
-                return str(out, "utf-8")
-            else:
-                n = self.tell()
-                c = self.escape()
-                part = c.encode()
-                # Counted is the shortest text: an escape only where JSON must have one.
-                n -= self.tell() - (2 if ord(c) in (8, 12) else len(dumps(c).encode()) - 2)
-                self._before += n
-            if keep:
-                out += part
-                if len(out) > limit:
-                    raise Malformed("too long")
+        # Nearly all are whole in the buffer, without escapes, and ASCII.
+        part = self.view[self.pos : stop]
+        if stop < self.end and self.buf[stop] == _QUOTE and len(part) <= limit:
+            if not part or (min(part) >= 32 and max(part) < 128):
+                self.pos = stop + 1
+                return str(part, "utf-8")
+        from .strings import string
+
+        return string(self, limit, keep)
 
     def plain_end(self):
         """Where, in the buffer, the run of a string without quote or backslash ends."""
@@ -136,39 +114,6 @@ class JsonPull:
             stop = self.end
         slash = find(self.buf, b"\\", self.pos, stop)
         return stop if slash < 0 else slash
-
-    def escape(self):
-        """Consume an escape sequence at `pos`: the character it stands for."""
-        self.pos += 1
-        c = self.peek()
-        self.pos += 1
-        if c != _U:
-            at = b'"\\/bfnrt'.find(bytes((c,)))
-            if at < 0:
-                raise Malformed("bad escape")
-            return '"\\/\b\f\n\r\t'[at]
-        code = self.hex()
-        if 0xD800 <= code < 0xE000:
-            low = 0
-            if self.peek() == _BACKSLASH:
-                self.pos += 1
-                if self.peek() == _U:
-                    self.pos += 1
-                    low = self.hex()
-            if code >= 0xDC00 or not 0xDC00 <= low < 0xE000:
-                raise Malformed("bad escape")
-            code = 0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00)
-        return chr(code)
-
-    def hex(self):
-        code = 0
-        for _ in range(4):
-            digit = b"0123456789abcdef".find(bytes((self.peek(),)).lower())
-            if digit < 0:
-                raise Malformed("bad escape")
-            code = code << 4 | digit
-            self.pos += 1
-        return code
 
     def value(self, limit, depth=0, keep=True, member=None):
         """One JSON value of at most `limit` bytes of text, inside `depth` containers, as a Python
@@ -262,24 +207,3 @@ class JsonPull:
         v = float(text) if dot or e else int(text)
         self.overflow = self.overflow or v - v != 0
         return v
-
-
-def check_utf8(part, state):
-    """Raise Malformed if `part` of a text is not UTF-8 (RFC 3629; the port takes overlong forms
-    and surrogates). `state`: what the part before returned; 0 at a character's end."""
-    if not state and max(part) < 128:
-        return 0
-    for c in part:
-        if state:
-            # How many bytes are missing, and the range of the next.
-            if not state >> 8 & 255 <= c <= state & 255:
-                raise Malformed("not UTF-8")
-            state -= 0x10000
-            state = state & 0x30000 | 0x80BF if state >> 16 else 0
-        elif c >= 128:
-            if not 0xC2 <= c < 0xF5:
-                raise Malformed("not UTF-8")
-            low = 0xA0 if c == 0xE0 else 0x90 if c == 0xF0 else 0x80
-            high = 0x9F if c == 0xED else 0x8F if c == 0xF4 else 0xBF
-            state = (1 if c < 0xE0 else 2 if c < 0xF0 else 3) << 16 | low << 8 | high
-    return state

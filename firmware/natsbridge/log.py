@@ -8,7 +8,8 @@ import time
 from binascii import hexlify
 
 enabled = False
-run = ""  # this run of the program, in the names of its temporary files: see files.py
+run = ""  # this run of the program, in the names of its temporary files: see leftovers.py
+cleared = None  # the folder where such of other runs were looked for last
 
 
 def trace(correlation_id, text):

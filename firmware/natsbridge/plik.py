@@ -1,7 +1,7 @@
 """What users call or pass themselves: the file server alone, a login for it, handlers."""
 
 import gc
-from binascii import b2a_base64, hexlify
+from binascii import hexlify
 from hashlib import sha256
 
 from micropython import const
@@ -17,38 +17,15 @@ from .errors import (
     fail,
     make_room,
 )
-from .http import base, parse, read
+from .http import read
 from .stream import until
 from .upload import Upload
+from .urls import home, odd, parse
 
 _RESERVE = const(4096)  # bytes of heap that a file in memory must leave free
 
 
 # -- for the other parts
-
-
-def _odd(url):
-    url = repr(url)
-    return fail(INVALID_ARGUMENT, "url", url[url.rfind("@") + 1 :][:200])  # without a login
-
-
-def login(job, url):
-    """Take the login that the file server's URL carries, user:password@, %-escaped. Raises
-    INVALID_ARGUMENT if there is none, or the rest is no URL either."""
-    try:
-        scheme, mark, rest = url.partition("://")
-        user = rest.split("/")[0].rpartition("@")[0]
-        job.base = base(scheme + mark + rest[len(user) + 1 :])
-        if ":" not in user:
-            user += ":"
-        parts = user.split("%")
-        data = bytearray(parts[0].encode())
-        for part in parts[1:]:
-            data.append(int(part[:2], 16))
-            data += part[2:].encode()
-    except (ValueError, AttributeError):
-        raise _odd(url)
-    job.extra = "Authorization: Basic %s\r\n" % str(b2a_base64(data), "utf-8").strip()
 
 
 def use_handler(job, handler, url):
@@ -84,13 +61,13 @@ def upload_by(job, value):
     return answer["url"], len(data), str(hexlify(sha256(data).digest()), "utf-8")
 
 
-def download_by(job, handler):
+def download_by(job, handler, payload_type):
     """The target with what a user's download handler returned, verified; None for ours."""
     if handler is fetch_with_backoff:
         return None
     url = job.url
     try:
-        data = handler(url, job.max_retries, job.base_delay, job.max_delay, job.correlation_id)
+        data = handler(url, *job.tries, job.correlation_id)
     except NATSBridgeError:
         raise
     except Exception as e:
@@ -100,7 +77,7 @@ def download_by(job, handler):
     job.fits(len(data), True)
     if job.sha256 and str(hexlify(sha256(data).digest()), "utf-8") != job.sha256:
         raise fail(INTEGRITY_ERROR, "digest", job.dataname, url=url)
-    target = job.sink.open(job.dataname, job.payload_type, len(data))
+    target = job.sink.open(job.dataname, payload_type, len(data))
     target.write(data)
     return target
 
@@ -149,7 +126,7 @@ def plik_upload(
     check("ttl", ttl)
     if type(removable) is not bool:
         raise fail(INVALID_ARGUMENT, "kinds")
-    job = Upload(file_server_url, None, until(timeout))
+    job = Upload(home(file_server_url), None, until(timeout))
     if headers:
         from .headers import join
 
@@ -168,7 +145,7 @@ def plik_oneshot_upload(file_server_url, dataname, data):
 
     Returns {"status": 200, "uploadid", "fileid", "url"}; raises as `plik_upload`, which is safer.
     """
-    job = Upload(file_server_url, None, None)
+    job = Upload(home(file_server_url), None, None)
     return _upload(job, dataname, data, 86400, False, True, None)
 
 
@@ -200,11 +177,19 @@ def fetch_with_backoff(url, max_retries=5, base_delay=100, max_delay=5000, corre
     check("base_delay", base_delay, 0, float)
     check("max_delay", max_delay, 0, float)
     try:
-        origin = parse(url)[0]
+        where = parse(url)
     except ValueError:
-        raise _odd(url)
-    job = Claims(None, {"correlation_id": correlation_id}, Sink(None, None, None), origin, (), None)
+        raise odd(url)
+    server = where[0], "", where[2], where[3], ""
+    job = Claims(
+        None,
+        {"correlation_id": correlation_id},
+        Sink(None, None, None),
+        server,
+        [where[0] + "/"],
+        None,
+    )
     job.asked = True
-    item = {"dataname": url, "data": url, "payload_type": None, "metadata": {}}
-    job.fetch(item, None, max_retries, base_delay, max_delay, None, "")
+    item = {"dataname": url, "data": url, "where": where, "payload_type": None, "metadata": {}}
+    job.fetch(item, None, (max_retries, base_delay, max_delay), None, "")
     return item["target"].data

@@ -137,7 +137,10 @@ class EnvelopeReader:
                 raise fail(DESERIALIZATION_ERROR, "value", "", "JSON", "a number is too large")
             return
         pull.pos += 1
-        if known and item["transport"] == "direct" and item["encoding"] != "json":
+        if known and item["transport"] == "link":
+            item["data"] = pull.string(MAX_FIELD)
+            return
+        if known and item["encoding"] != "json":
             item["target"] = self.sink.open(item["dataname"], item["payload_type"], item["size"])
         else:
             from .foreign import hold
@@ -243,6 +246,7 @@ class EnvelopeReader:
                 most = limit
         progress = self.on_progress
         buf = pull.buf
+        step = len(buf)
         count = 0
         padded = 0
         ends = False  # whether what may end it is looked for
@@ -250,13 +254,18 @@ class EnvelopeReader:
             if not ends and pull.end - pull.pos < 4:
                 pull.fill()
             stop = pull.plain_end() if ends else pull.end
-            n = (stop - pull.pos) & ~3
+            n = min(step, stop - pull.pos) & ~3
             if n:
                 part = buf if n == len(buf) else pull.view[pull.pos : pull.pos + n]
                 try:
                     out = b"" if padded else a2b_base64(part)
                 except ValueError:
                     out = b""
+                except MemoryError:  # what is free is in small pieces
+                    step //= 2
+                    if step < 64:
+                        raise
+                    continue
                 # Junk is skipped and padding ends the decoding (measured): the length tells.
                 if len(out) != n // 4 * 3:
                     if not ends:
@@ -286,7 +295,7 @@ class EnvelopeReader:
                 item["count"] = count
                 return
             else:
-                from .foreign import fold_escape
+                from .strings import fold_escape
 
                 if buf[stop] == _QUOTE or not fold_escape(pull, stop):
                     raise fail(DESERIALIZATION_ERROR, "base64", name)

@@ -64,15 +64,18 @@ def smartreceive(
     where = Sink(sink, spool_dir, max_payload_size)
     reader = None
     links = ()
+    removable = False
+    tries = max_retries, base_delay, max_delay
     env = {}
     buf = nc.scratch
     nc.scratch = None  # a callback that sends needs another
     errors.working += 1
     try:
         msg.connection.bound(deadline)
-        errors.make_room(22528, "receive", "reader", "jsonpull", "sink")
+        room = errors.make_room(22528, "receive", "reader", "jsonpull", "sink")
         from .reader import EnvelopeReader
 
+        room.clear()
         reader = EnvelopeReader(msg, len(msg), where, on_progress, buf)
         EnvelopeReader = None  # free to be dropped
         env = reader.read()
@@ -85,31 +88,31 @@ def smartreceive(
             if item["transport"] == "link":
                 links.append(item)
         if links:
-            errors.make_room(24576, "receive", "sink", "download", "http")
+            room = errors.make_room(24576, "receive", "sink", "download", "http")
             held = hasattr(msg, "extend") and msg.extend(nc)
+            if held:  # its text is as large as all that a link needs
+                msg._data = None
+                msg.lost = True
+            from .urls import links as parse
+
+            home, prefixes = parse(links, fileserver_url, allowed_urls)
+            parse = None  # free to be dropped
             from .download import Claims
 
-            claims = Claims(nc, env, where, fileserver_url, allowed_urls, deadline)
+            room.clear()
+            claims = Claims(nc, env, where, home, prefixes, deadline)
             for item in links:
-                claims.check(item["data"])
+                claims.check(item["where"], item["data"])
             for item in links:
-                claims.fetch(
-                    item,
-                    fileserver_download_handler,
-                    max_retries,
-                    base_delay,
-                    max_delay,
-                    on_progress,
-                    buf,
-                )
-            removable = claims.removable
+                claims.fetch(item, fileserver_download_handler, tries, on_progress, buf)
+                removable = removable or item["metadata"].get("removable")
             Claims = claims = None  # free to be dropped
             errors.make_room(0, "receive", "sink")
             for item in links:
                 item["target"].finish(item["dataname"], item["payload_type"])
         where.commit()
         where = None
-        if links and removable:
+        if removable:
             if held:  # only once it can't come again
                 msg.claim = nc, env, links, fileserver_url, None
             else:

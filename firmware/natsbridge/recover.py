@@ -12,7 +12,7 @@ import time
 from micropython import const
 
 from .errors import INTEGRITY_ERROR, UPLOAD_FAILED, URL_NOT_ALLOWED, NATSBridgeError, fail
-from .http import Connection, Fault, base, parse, read
+from .http import Connection, Fault, read
 from .log import trace
 from .stream import until
 
@@ -25,25 +25,26 @@ _MAX_LINE = const(4096)  # bytes of a chunk's extensions
 
 def again(job, e):
     """The result of `job` after its first attempt ended with `e`: it is tried up to
-    job.max_retries times in all, after longer and longer pauses. Raises its error.
+    job.tries[0] times in all, after longer and longer pauses. Raises its error.
 
-    The pauses are job.base_delay ms, doubled for each but the first, or what the server asks for;
-    with jitter, and at most job.max_delay.
+    The pauses are job.tries[1] ms, doubled for each but the first, or what the server asks for;
+    with jitter, and at most job.tries[2].
     """
+    most, base_delay, max_delay = job.tries
     result = None
     while result is None:
         # Another attempt gets the same certificate.
         final = job.stream and not job.stream.out
         job.close()
         trace(job.correlation_id, "%s: %s" % (job.dataname, e))
-        if final or not isinstance(e, Fault) or job.attempts >= job.max_retries:
+        if final or not isinstance(e, Fault) or job.attempts >= most:
             break
-        ms = int(min(job.max_delay, job.base_delay * (1 << min(job.attempts - 1, 16))))
+        ms = int(min(max_delay, base_delay * (1 << min(job.attempts - 1, 16))))
         ms = ms * (85 + os.urandom(1)[0]) // 340  # a quarter at least: many must not be in step
         if job.status > 399:
             after = job.headers[5] or ""  # Retry-After; as a date it would need a clock
             if after.isdigit() and len(after) < 7:
-                ms = int(min(job.max_delay, max(ms, int(after) * 1000)))
+                ms = int(min(max_delay, max(ms, int(after) * 1000)))
         if job.done:
             # What is missing only, if there is a way to tell whether the pieces belong together:
             # the digest, or a strong ETag (the others begin with W/).
@@ -102,7 +103,8 @@ def _error(job, key, why):
 
 
 def follow(job, left):
-    """Where the answer to a GET leads: to its body, then "", or to another URL, if `left` is not 0.
+    """Where the answer to a GET leads: to its body, then None, or to another URL, parsed, if `left`
+    is not 0.
 
     job.done bytes are in job.target already, and the body is read up to what comes next. Raises as
     `refuse`, and URL_NOT_ALLOWED.
@@ -113,7 +115,7 @@ def follow(job, left):
             if status == 206 and job.total is not None:
                 mark = "bytes %d-%d/" % (job.done, job.total - 1)
                 if (job.headers[7] or "").startswith(mark):
-                    return ""
+                    return None
             job.digest = job.hash.digest()
             job.hash = None
         if status == 206:
@@ -136,15 +138,21 @@ def follow(job, left):
             if job.length is not None:
                 job.length -= at
         job.hash = whole
-        return ""
+        return None
     to = job.headers[4]
     if not left or not to or not 300 < status < 309 or 303 < status < 307:
         refuse(job)
     if to[:1] == "/" and to[1:2] != "/":
         to = job.origin + to
     job.close()
-    job.check(to)
-    return to
+    from .urls import parse
+
+    try:
+        where = parse(to)
+    except ValueError:
+        where = None
+    job.check(where, to)
+    return where
 
 
 def refuse(job):
@@ -186,7 +194,9 @@ def ask(job, method, url):
     if deadline is None or method != "GET" or time.ticks_diff(end, deadline) < 0:
         job.deadline = end
     try:
-        job.request(method, url, "", "")
+        from .urls import parse
+
+        job.request(method, parse(url), "", "")
         status = job.answer()
         if status == 200 and method == "GET":
             answer = json.loads(read(job, _ANSWER))
@@ -200,7 +210,9 @@ def ask(job, method, url):
 
 def undo(nc, url, done):
     """Remove the files `done`, (URL, token) each, of the file server `url`. Never raises."""
-    job = Connection(url, nc, None)
+    from .urls import home
+
+    job = Connection(home(url), nc, None)
     for url, job.token in done:
         ask(job, "DELETE", url)
 
@@ -211,16 +223,16 @@ def consume(nc, env, items, url, deadline):
     Only if the message names this receiver, its sender marked the file as removable, size and
     digest were verified, and the URL is that of one file.
     """
-    job = Connection(url, nc, deadline)
-    job.correlation_id = env["correlation_id"]
     who = env["receiver_" + "id"]  # in one piece it would not be a name, and cost the heap more
     mine = who == nc.id if who else env["receiver_" + "name"] == nc.name
-    job = Connection(url, nc, deadline)
+    from .urls import home
+
+    job = Connection(home(url), nc, deadline)
     job.correlation_id = env["correlation_id"]
     for item in items:
         metadata = item["metadata"]
         url = item["data"]
-        parts = parse(url)[1].split("/")
+        parts = item["where"][1].split("/")
         if (
             mine
             and metadata.get("removable")
@@ -234,26 +246,26 @@ def consume(nc, env, items, url, deadline):
             ask(job, "DELETE", url)
 
 
-def widen(job, url):
+def widen(job, where, url):
     """Allow what lies where the file server says itself that its files can be had. Raises
     URL_NOT_ALLOWED if `url` does not."""
-    if not job.asked:
-        job.asked = True
-        config = ask(job, "GET", job.base + "/config")
-        others = config.get("downloadDomainAlias")
-        for domain in [config.get("downloadDomain")] + (others if isinstance(others, list) else []):
-            try:
-                job.prefixes.append(base(domain) + "/")
-            except ValueError:
-                pass  # none, or nothing that this device could fetch from
-        job.check(url)
-        return
-    try:
-        origin = parse(url)[0]
-    except ValueError:
+    if not where:
         url = repr(url)
         raise fail(URL_NOT_ALLOWED, "odd", url[url.rfind("@") + 1 :][:200])
-    raise fail(URL_NOT_ALLOWED, "url", url, job.base, origin, url=url)
+    if job.asked:
+        raise fail(URL_NOT_ALLOWED, "url", url, job.base, where[0], url=url)
+    job.asked = True
+    config = ask(job, "GET", job.base + "/config")
+    others = config.get("downloadDomainAlias")
+    from .urls import parse, stem
+
+    for domain in [config.get("downloadDomain")] + (others if isinstance(others, list) else []):
+        try:
+            domain = parse(domain)
+            job.prefixes.append(domain[0] + stem(domain) + "/")
+        except ValueError:
+            pass  # none, or nothing that this device could fetch from
+    job.check(where, url)
 
 
 # -- chunked transfer coding (RFC 9112, 7.1)

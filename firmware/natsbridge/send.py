@@ -1,7 +1,6 @@
 """smartsend: small payloads in the message, large ones by link, any size streamed."""
 
 from . import errors, log
-from .envelope import EnvelopeJSON
 from .errors import PAYLOAD_TOO_LARGE, fail
 from .log import timestamp, trace, uuid4
 from .payload import check_subject, is_subject
@@ -77,32 +76,47 @@ def smartsend(
     uploaded = []
     errors.working += 1
     try:
-        errors.make_room(18432, "send", "compose", "envelope")
+        room = errors.make_room(18432, "send", "compose", "source", "envelope")
         from .compose import choose_links, compose
+        from .envelope import EnvelopeJSON
 
-        msg_json = EnvelopeJSON(env, compose(env, data, size_threshold), on_progress)
+        room.clear()
+        sources = compose(env, data, size_threshold)
+        msg_json = EnvelopeJSON(env, sources, on_progress)
         if nc is False:  # a spool has it only checked
             return env, msg_json
         if not nc:
+            compose = choose_links = None
+            errors.make_room(20480, "send", "source", "envelope")
             nc = dial(broker_url, timeout)
+            from .compose import choose_links  # noqa: F811
+
         buf = nc.scratch
         nc.scratch = None  # a callback that sends needs another
         env["broker_url"] = nc.url
         env["sender_name"] = sender_name or nc.name
         env["sender_id"] = sender_id or nc.id
         links = choose_links(msg_json, size_threshold, nc.max_payload)
-        compose = choose_links = None  # free to be dropped
+        # Free to be dropped:
+        compose = choose_links = None
         if links:
-            errors.make_room(24576, "send", "envelope", "upload", "http")
+            EnvelopeJSON = msg_json = None
+            room = errors.make_room(24576, "send", "source", "upload", "http")
+            from .urls import home
+
+            server = home(fileserver_url)
+            home = None
             from .upload import upload_links
 
-            upload_links(
+            room.clear()
+            failed = upload_links(
                 nc,
-                msg_json,
+                env,
+                sources,
                 links,
+                server,
                 fileserver_url,
                 fileserver_upload_handler,
-                (receiver_id or receiver_name) != "",
                 fallback_direct,
                 on_progress,
                 deadline,
@@ -110,7 +124,15 @@ def smartsend(
                 uploaded,
             )
             upload_links = None
-        errors.make_room(6144 if durable else 0, "send", "envelope", "jetstream")
+            room = errors.make_room(10240, "send", "source", "envelope", "jetstream")
+            from .envelope import EnvelopeJSON
+
+            room.clear()
+            msg_json = EnvelopeJSON(env, sources, on_progress)
+            if failed and len(msg_json) > nc.max_payload:
+                raise failed
+        elif durable:
+            errors.make_room(10240, "send", "source", "envelope", "jetstream")
         msg_json.buf = buf
         step(env["correlation_id"], msg_json, subject)
         nc.bound(deadline)
@@ -144,7 +166,7 @@ def smartsend(
         errors.working -= 1
         if links:
             compose = choose_links = upload_links = None
-            errors.make_room(0, "send", "envelope")
+            errors.make_room(0, "send", "source", "envelope")
         if nc:
             nc.bound(None)
             nc.scratch = buf or nc.scratch
@@ -162,18 +184,3 @@ def dial(url, timeout):
     from .dial import connect
 
     return connect(url, timeout=5 if timeout is None else timeout)
-
-
-def publish_message(nats, subject, msg_json, correlation_id=""):
-    """Publish the envelope's text on a Connection, or by one to a broker's URL.
-
-    Raises as Connection.publish and connect do.
-    """
-    step(correlation_id, msg_json, subject)
-    if isinstance(nats, str):
-        with dial(nats, None) as nc:
-            nc.publish(subject, msg_json)
-            nc.flush()
-    else:
-        errors.check_type(nats or 1)
-        nats.publish(subject, msg_json)

@@ -5,6 +5,7 @@ A file has a temporary name until all is verified, then a safe and unique one.
 
 import os
 
+from . import log
 from .errors import (
     DESERIALIZATION_ERROR,
     INVALID_ARGUMENT,
@@ -13,6 +14,7 @@ from .errors import (
     check,
     fail,
     keep_only,
+    make_room,
 )
 from .payload import BYTE_TYPES, is_table
 from .subscription import allocate
@@ -39,6 +41,11 @@ class Sink:
                     raise OSError
             except (OSError, TypeError):
                 raise fail(INVALID_ARGUMENT, "folder", path)
+        if self.folder != log.cleared and self.folder is not None:
+            make_room(4096, "receive", "sink")
+            from .leftovers import clear
+
+            clear(self.folder)
 
     def check(self, dataname, size):
         """Raise PAYLOAD_TOO_LARGE if `size` bytes are over the limit."""
@@ -61,9 +68,7 @@ class Sink:
 
     def temporary(self):
         """A target in the folder, under a temporary name."""
-        from .files import temporary
-
-        path = temporary(self.folder)
+        path = "%s/.nb-%s-%s.part" % (self.folder, log.run, log.uuid4()[:8])
         target = Target(open(path, "wb"), path)
         self.files.append(target)
         return target
@@ -71,6 +76,7 @@ class Sink:
     def commit(self):
         """Give the files their final names."""
         if self.files:
+            make_room(4096, "receive", "sink")
             from .files import commit
 
             commit(self.folder, self.files)
@@ -151,13 +157,16 @@ def load(data, dataname, payload_type):
     if payload_type in BYTE_TYPES:
         return data
     try:
-        from .jsonpull import JsonPull, check_utf8
-
         if payload_type == "text":
-            if data and check_utf8(data, 0):
-                raise Malformed("cut off")
+            if data and max(data) > 127:
+                from .strings import check_utf8
+
+                if check_utf8(data, 0):
+                    raise Malformed("cut off")
             return str(data, "utf-8")
         from io import BytesIO
+
+        from .jsonpull import JsonPull
 
         pull = JsonPull(BytesIO(data), bytearray(256))
         value = pull.value(len(data))

@@ -66,6 +66,7 @@ class Spool:
             raise fail(INVALID_ARGUMENT, "url", repr(url).split("@")[-1])  # without a login
         nc = nats_connection
         ready = nc and not self.flush(nc, True) and not nc._busy
+        errors.make_room(12288, "spool", "compose", "source")
         from .compose import check_json, open_source
 
         why = check_json(later)
@@ -216,7 +217,7 @@ def _sent(subject, data, options, nc):
 def read(path, files):
     """What stands in a message's file: subject, data, options. Raises ValueError if it is damaged,
     OSError. files: gets what has to be closed."""
-    from .envelope import Source
+    from .source import Source
 
     f = open(path, "rb")
     files.append(f)

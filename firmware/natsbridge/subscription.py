@@ -249,8 +249,8 @@ class Msg:
         if body is None and not (head or self.left) and end + 1 < reader.end:
             if reader.buf[end] != 13 or reader.buf[end + 1] != 10:
                 raise Malformed("no line end")
+            self._data = allocate(self.size, reader.view[at:end])
             reader.pos = end + 2
-            self._data = bytes(reader.view[at:end])
         else:
             size = head if self.left else head + self.size + 2
             if size > _SMALL + 2:  # more headers than are kept
@@ -259,15 +259,16 @@ class Msg:
             elif size:
                 if body is None:
                     body = self._data = memoryview(allocate(size))
-                n = reader.readinto(body[self.at :], size - self.at, False)
+                n = self.at < size and reader.readinto(body[self.at :], size - self.at, False)
             else:
                 return -1
             if n:
                 self.at += n
             if self.at < size:
                 return n
+            # Where the heap has no room for it, it is tried again the next time.
+            self._data = None if self.left else allocate(size, body[head:-2])
             self.at = 0
-            self._data = None if self.left else bytes(body[head:-2])
             if head and size <= _SMALL + 2:
                 try:
                     from .headers import unpack
@@ -280,16 +281,16 @@ class Msg:
         return -1
 
 
-def allocate(size):
-    """`size` bytes of heap. Raises PAYLOAD_TOO_LARGE if they are not to be had even without the
-    code that can be loaded again."""
+def allocate(size, data=None):
+    """`size` bytes of heap, or `data`, which has so many at most, as bytes. Raises
+    PAYLOAD_TOO_LARGE if they are not to be had even without the code that can be loaded again."""
     for last in (False, True):
         try:
             if size > _SMALL and gc.mem_free() - size < _LEAVE:
                 gc.collect()
                 if gc.mem_free() - size < _LEAVE:
                     raise MemoryError
-            return bytearray(size)
+            return bytearray(size) if data is None else bytes(data)
         except MemoryError:
             if last:
                 raise fail(PAYLOAD_TOO_LARGE, "heap", size, gc.mem_free(), size=size)

@@ -72,7 +72,7 @@ unsubbed: the subscription to %s has ended; subscribe again
     INVALID_PAYLOAD_TYPE: """
 json: payload %r can't be sent as %s: JSON takes no %s (keys are str; numbers are finite and of at \
 most 63 digits; at most 32 levels)
-mismatch: payload %r can't be sent as %s: it is of type %s
+payload: payload %r can't be sent as %s: it is of type %s
 str: payload %r can't be sent as %s: it is of type %s; for a file pass open(path, 'rb')
 stream: payload %r can't be sent as %s: it is a text stream, a %s; open the file with 'rb'
 table: payload %r can't be sent as %s: it is of type %s, no list of dicts
@@ -103,7 +103,7 @@ or nc.next() to take them in order
 heap: a payload of %d bytes does not fit the heap (%d free); receive files into a folder and values \
 into a stream (see sink), or read a message in pieces with readinto()
 limit: payload %r has %d bytes or more, and max_payload_size is %d
-no-room: the message has %d bytes without its payloads, and the broker takes %d; send fewer payloads \
+payloads: the message has %d bytes without its payloads, and the broker takes %d; send fewer payloads \
 at a time
 pending: a message of %d bytes does not fit the queue of %d bytes (pending_size), where %d wait for \
 the connection

@@ -11,25 +11,38 @@ from binascii import hexlify
 from micropython import const
 
 from .errors import UPLOAD_FAILED, NATSBridgeError, fail
-from .http import Connection, Fault, base, read
+from .http import Connection, Fault, read
 from .log import trace, uuid4
+from .source import link
 
 _CHUNK = const(1024)  # bytes of a file that are read and sent at a time
 _ANSWER = const(4096)  # bytes of an answer's JSON
 
 
 def upload_links(
-    nc, msg_json, links, url, handler, removable, fallback_direct, on_progress, deadline, buf, done
+    nc,
+    env,
+    sources,
+    links,
+    home,
+    url,
+    handler,
+    fallback_direct,
+    on_progress,
+    deadline,
+    buf,
+    done,
 ):
-    """Upload what `links` ({index: (source, value)}) took out of `msg_json`, through `buf`, and
-    write the URLs into its envelope; append (URL, token) to `done`, for recover.undo.
+    """Upload what `links` ({index: (source, value)}) took out of `sources`, through `buf`, and
+    write the URLs into the envelope; append (URL, token) to `done`, for recover.undo.
 
-    removable: whether who knows a URL may delete its file.
-
-    Raises UPLOAD_FAILED if an upload fails and may not, or can't, go direct instead.
+    Returns why an upload failed that goes direct instead, if the message is not too large for that;
+    raises UPLOAD_FAILED if an upload fails and may not, or can't.
     """
-    env = msg_json.env
-    job = Upload(url, nc, deadline)
+    failed = None
+    job = Upload(home, nc, deadline)
+    # Whoever knows a URL may delete its file, where the message names who that is.
+    removable = (env["receiver_id"] or env["receiver_name"]) != ""
     job.form = {"ttl": 86400, "removable": removable, "oneShot": False}
     job.correlation_id = env["correlation_id"]
     job.on_progress = on_progress
@@ -46,12 +59,14 @@ def upload_links(
             if job.token:
                 done.append((url, job.token))
         except NATSBridgeError as e:
-            if not fallback_direct or source.size is None or e.code != UPLOAD_FAILED:
+            size = source.size
+            if not fallback_direct or size is None or e.code != UPLOAD_FAILED:
                 raise
-            msg_json.link(i, links[i])
-            if len(msg_json) > nc.max_payload:
+            if size > nc.max_payload // 4 * 3:
                 raise
+            link(env, sources, i, links[i])
             trace(job.correlation_id, "direct: %s" % e)
+            failed = e
             continue
         p["data"] = url
         p["size"] = size
@@ -60,6 +75,7 @@ def upload_links(
             "sha256": digest,
             "removable": job.form["removable"],
         }
+    return failed
 
 
 class Upload(Connection):
@@ -71,8 +87,7 @@ class Upload(Connection):
     """
 
     code = UPLOAD_FAILED
-    base_delay = 100  # ms
-    max_delay = 5000
+    pauses = (100, 5000)  # ms: see recover.again
     handler = None
 
     def send(self, dataname, source, value):
@@ -82,7 +97,8 @@ class Upload(Connection):
         self.source = source
         self.url = self.base
         self.id = self.token = ""
-        self.max_retries = 1 if source.size is None else 5  # it can't be read again
+        # What has no size can't be read again.
+        self.tries = (1 if source.size is None else 5,) + self.pauses
         if self.handler:
             from .plik import upload_by
 
@@ -94,19 +110,14 @@ class Upload(Connection):
         while not self.id:
             start = json.dumps(self.form)
             head = "Content-Type: application/json\r\nContent-Length: %d\r\n" % len(start)
-            self.request("POST", self.base + "/upload", head, start)
+            self.request("POST", self.under("/upload"), head, start)
             self.server = self.base
             answer = self.loads("uploadToken")
             if answer:  # else the ttl was too long, and there is another one now
                 self.token = answer["uploadToken"]
                 self.id = answer["id"]
             answer = None  # it takes kilobytes
-        name = ""  # under which the file is stored: safe in a URL and in a header
-        for i in range(min(64, len(self.dataname))):
-            c = self.dataname[i : i + 1]  # as in files.py
-            name += c if c.isalpha() or c.isdigit() or c in "._-" else "_"  # (é is no letter here)
-        start = name.lstrip(".")
-        name = "_" * (len(name) - len(start)) + start or "payload"
+        name = safe(self.dataname[:64]) or "payload"  # under which the file is stored
         head = uuid4()
         start = '--%s\r\nContent-Disposition: form-data; name="file"; filename="%s"\r\n\r\n'
         start %= (head, name)
@@ -123,8 +134,8 @@ class Upload(Connection):
         else:
             head += "Content-Length: %d\r\n" % (len(start) + size + len(end))
             source.rewind()
-        self.request("POST", "%s/file/%s" % (self.base, self.id), head, start)
-        self.push(0)
+        self.request("POST", self.under("/file/" + self.id), head, start)
+        push(self, 0)
         sha256 = hashlib.sha256()
         md5 = hashlib.md5() if hasattr(hashlib, "md5") else None
         view = memoryview(self.buf)[6 : 6 + _CHUNK]
@@ -149,7 +160,7 @@ class Upload(Connection):
             more = write_chunk(self, self.buf, n) if size is None else write(self.buf, 6, n)
             if more and progress:
                 progress(self.dataname, at, size)
-        self.push(1)
+        push(self, 1)
         more = more and write(end, 0, len(end))
         answer = self.loads("id")
         if md5 and answer.get("fileMd5"):
@@ -170,11 +181,33 @@ class Upload(Connection):
         try:
             answer = json.loads(read(self, min(_ANSWER, self.length or _ANSWER)))
             for key in ("id", token):
-                url = self.base + "/" + answer[key]
-                if base(url) != url:
+                if not answer[key] or safe(answer[key]) != answer[key]:
                     raise ValueError
             if answer.get("downloadDomain"):
-                self.server = base(answer["downloadDomain"])
+                from .urls import parse, stem
+
+                url = parse(answer["downloadDomain"])
+                self.server = url[0] + stem(url)
             return answer
         except (ValueError, KeyError, TypeError, AttributeError, MemoryError):
             raise fail(UPLOAD_FAILED, "plik", self.base, url=self.base)
+
+
+def push(job, now):
+    """Whether each piece goes out as it is written (1), or waits for the next ones until their
+    packet is full (0): a third fewer packets (TCP_NODELAY)."""
+    try:
+        job.stream.raw.setsockopt(6, 1, now)
+    except (OSError, ValueError, NotImplementedError):
+        pass  # not on this port
+
+
+def safe(text):
+    """`text` as it can stand in a URL and in a header: other characters, and dots at its beginning,
+    become underscores."""
+    name = ""
+    for i in range(len(text)):
+        c = text[i : i + 1]  # as in files.py
+        name += c if c.isalpha() or c.isdigit() or c in "._-" else "_"  # (é is no letter here)
+    text = name.lstrip(".")
+    return "_" * (len(name) - len(text)) + text

@@ -62,7 +62,7 @@ def upload(job):
     """A file, or a stream that can't be read again."""
     from natsbridge.upload import Upload
 
-    Upload.base_delay = 1
+    Upload.pauses = (1, 5000)
     source = open(job["path"], "rb")
     if job["once"]:
         source = Once(source)

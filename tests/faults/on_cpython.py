@@ -100,9 +100,9 @@ client, news, plik, receive, stream, subscription = map(
 )
 download, foreign, jsonpull = map(load, ["download", "foreign", "jsonpull"])
 upload = load("upload")
-for _name in ["envelope", "greet", "reader", "recover", "sink"]:
+for _name in ["envelope", "greet", "reader", "recover", "sink", "source", "urls"]:
     load(_name)
-jsonpull.dumps = JSON.dumps
+load("strings").dumps = JSON.dumps
 jsonpull.int, jsonpull.float = number(int), number(float)
 _init = jsonpull.JsonPull.__init__
 jsonpull.JsonPull.__init__ = lambda self, source, buf: _init(self, take(source), buf)

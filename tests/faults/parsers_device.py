@@ -249,7 +249,7 @@ def received(size):
 def upload(answers, sizes=()):
     """The URL of what is uploaded to a file server that answers so, or the error's code."""
     serve(answers, sizes)
-    parts.upload.Upload.max_delay = 0  # between attempts
+    parts.upload.Upload.pauses = (0, 0)  # between attempts
     try:
         return parts.plik_upload(FILES, "a", b"abc")["url"]
     except errors.NATSBridgeError as e:

@@ -134,8 +134,8 @@ def device_fetches(recover: Any, clock: Clock, outage: float) -> list[float]:
 
     base, most = DELAYS
     job = SimpleNamespace(
-        **{"stream": None, "attempt": attempt, "attempts": 1, "max_retries": 5, "base_delay": base},
-        **{"max_delay": most, "status": 503, "headers": [None] * 8, "done": 0, "id": ""},
+        **{"stream": None, "attempt": attempt, "attempts": 1, "tries": (5, base, most)},
+        **{"status": 503, "headers": [None] * 8, "done": 0, "id": ""},
         **{
             "dataname": "x",
             "correlation_id": "",

@@ -29,7 +29,7 @@ HOSTILE = tuple(hostile(1, 2))
 ODD = tuple(odd(1))
 REDIRECTS = (301, 302, 303, 307, 308)
 DEVICE = (Path(__file__).parent / "ssrf_device.py").read_text()
-parse = load_firmware("http").parse
+parse = load_firmware("urls").parse
 
 
 class Outcome(NamedTuple):

@@ -162,13 +162,13 @@ def main():
     elif what == "heap":  # it is short for a moment
         spool = Spool(folder, 1000)
         offer(spool, None, "x")
-        send = natsbridge.send
-        was = send.EnvelopeJSON
+        envelope = natsbridge.envelope
+        was = envelope.EnvelopeJSON
         with connect() as nc:
-            send.EnvelopeJSON = short
+            envelope.EnvelopeJSON = short
             print(spool.flush(nc), spool.damaged)
             offer(spool, nc, "y")
-            send.EnvelopeJSON = was
+            envelope.EnvelopeJSON = was
             print(spool.flush(nc), spool.damaged)
     elif what == "others":  # no stream takes what waits
         spool = Spool(folder, 1000)

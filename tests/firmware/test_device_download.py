@@ -16,21 +16,24 @@ import json, sys, time
 import natsbridge
 from natsbridge.download import Claims
 from natsbridge.sink import Sink
+from natsbridge.urls import home, links, parse
 url = sys.argv[1]
 def download(url, target, size=None, sha256="", allow=None, limit=None, dataname="x",
              max_retries=5, base_delay=100, max_delay=5000, correlation_id="", on_progress=None,
              idle=None, deadline=None):
     sink = Sink(lambda *a: target, None, limit)
-    origin = "/".join(url.split("/")[:3])
-    job = Claims(None, {"correlation_id": correlation_id}, sink, origin, (), deadline)
+    where = parse(url)
+    server = home(where[0])
+    job = Claims(None, {"correlation_id": correlation_id}, sink, server, [where[0] + "/"], deadline)
     sink.open = lambda *a: target
     job.idle = idle
     job.asked = True
     if allow:
         job.check = allow
-    item = {"dataname": dataname, "data": url, "payload_type": "binary", "size": size,
-            "metadata": {"sha256": sha256}}
-    job.fetch(item, None, max_retries, base_delay, max_delay, on_progress, bytearray(1024))
+    item = {"dataname": dataname, "data": url, "where": where, "payload_type": "binary",
+            "size": size, "metadata": {"sha256": sha256}}
+    tries = max_retries, base_delay, max_delay
+    job.fetch(item, None, tries, on_progress, bytearray(1024))
     return job.done
 class Target:
     def __init__(self, rewinds):
@@ -201,9 +204,9 @@ def test_the_rest_is_asked_for_only_if_something_vouches_for_the_pieces(headers,
 def test_of_an_attempt_that_was_longer_nothing_stays_in_the_file(tmp_path):
     script = """
 sink = Sink(sys.argv[2], None, None)
-job = Claims(None, {"correlation_id": ""}, sink, url, (), None)
 item = {"dataname": "x", "data": url + "/file/a/b/x", "payload_type": "binary", "metadata": {}}
-job.fetch(item, None, 2, 1, 1, None, bytearray(1024))
+job = Claims(None, {"correlation_id": ""}, sink, *links([item], url, ()), None)
+job.fetch(item, None, (2, 1, 1), None, bytearray(1024))
 item["target"].finish("x", "binary")
 sink.commit()
 """
@@ -370,7 +373,7 @@ def test_a_redirect_to_elsewhere_is_not_followed(location):
 
 def test_the_caller_decides_which_redirects_may_be_followed():
     script = """
-def allow(to):
+def allow(where, to):
     print(json.dumps(to))
     if "evil" in to:
         raise natsbridge.NATSBridgeError("URL_NOT_ALLOWED", "no")

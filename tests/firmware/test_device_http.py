@@ -12,6 +12,7 @@ from harness import load_firmware, run_micropython
 from scripted import ScriptedServer, answer
 
 http = load_firmware("http")
+urls = load_firmware("urls")
 http.time = types.SimpleNamespace(
     ticks_ms=lambda: int(time.monotonic() * 1000),
     ticks_add=lambda a, b: a + b,
@@ -45,12 +46,12 @@ class Source:
 
 def connection(source):
     """Return a connection over `source`, between two requests."""
-    c = http.Connection("http://h:8080/plik/", None, None)
+    c = http.Connection(urls.home("http://h:8080/plik/"), None, None)
     c.stream = source
     c.origin = "http://h:8080"
     c.left = c.chunked = 0
     c.keep = True
-    c.request("GET", "http://h:8080/x", "A: b\r\n", "")
+    c.request("GET", urls.parse("http://h:8080/x"), "A: b\r\n", "")
     return c
 
 
@@ -207,8 +208,9 @@ def test_a_requests_head_is_what_plik_answers_to():
 
 
 def test_https_without_a_ca_is_refused_with_what_to_do():
+    c = http.Connection(urls.home("http://host"), None, None)
     with pytest.raises(NATSBridgeError) as e:
-        http.Connection("http://host", None, None).request("GET", "https://host/x", "", "")
+        c.request("GET", urls.parse("https://host/x"), "", "")
     assert e.value.code == "INVALID_ARGUMENT"
     assert "plik_upload" in e.value.message
     assert "connect()" in e.value.message
@@ -218,6 +220,7 @@ def test_bodies_are_read_without_any_allocation():
     script = """
 import micropython
 from natsbridge.http import Connection
+from natsbridge.urls import home
 
 class Source:
     def __init__(self, head):
@@ -237,14 +240,14 @@ class Source:
 
 buf = bytearray(2048)
 for head in (b"Content-Length: 999999999", b"Transfer-Encoding: chunked", b"X: until the end"):
-    c = Connection("http://h", None, None)
+    c = Connection(home("http://h"), None, None)
     c.stream = Source(b"HTTP/1.1 200 OK\\r\\n" + head + b"\\r\\n\\r\\n")
     c.left = c.chunked = 0
     c.keep = True
     c.origin = "http://h"
-    c.request("GET", "http://h/x", "", "")
+    c.request("GET", c.under("/x"), "", "")
     c.answer()
-    total = 0
+    i = total = 0
     c.readinto(buf, 2048)
     micropython.heap_lock()
     for i in range(1000):
@@ -259,9 +262,10 @@ def test_one_connection_serves_one_request_after_another_while_the_server_lets_i
     script = """
 import sys
 from natsbridge.http import Connection, read
-c = Connection(sys.argv[1], None, None)
+from natsbridge.urls import home
+c = Connection(home(sys.argv[1]), None, None)
 for i in range(3):
-    c.request("GET", "%s/%d" % (c.base, i), "", "")
+    c.request("GET", c.under("/%d" % i), "", "")
     c.answer()
     print(read(c, 100))
 c.close()
@@ -278,11 +282,12 @@ def test_a_connection_with_an_unread_body_is_not_used_again():
     script = """
 import sys
 from natsbridge.http import Connection, read
-c = Connection(sys.argv[1], None, None)
-c.request("GET", c.base + "/1", "", "")
+from natsbridge.urls import home
+c = Connection(home(sys.argv[1]), None, None)
+c.request("GET", c.under("/1"), "", "")
 c.answer()
 print(read(c, 2))
-c.request("GET", c.base + "/2", "", "")
+c.request("GET", c.under("/2"), "", "")
 print(c.answer())
 """
     with ScriptedServer([answer(b"one two")], [answer(b"", 404)]) as server:

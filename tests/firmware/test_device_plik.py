@@ -374,10 +374,12 @@ def test_the_download_domains_are_those_of_the_servers_configuration():
     script = """
 from natsbridge.download import Claims
 from natsbridge.sink import Sink
+from natsbridge.urls import links, parse
 def domains(base):
-    claims = Claims(None, {"correlation_id": ""}, Sink(None, None, None), base, (), None)
+    sink = Sink(None, None, None)
+    claims = Claims(None, {"correlation_id": ""}, sink, *links([], base, ()), None)
     try:
-        claims.check("http://elsewhere/x")
+        claims.check(parse("http://elsewhere/x"), "http://elsewhere/x")
     except natsbridge.NATSBridgeError as e:
         return claims.prefixes[1:]
 report(lambda: domains(url + "/plik/"))

@@ -21,6 +21,7 @@ from scripted import ScriptedServer, answer
 from test_device_plik import CREATED, PRELUDE, get, run, stored
 
 Connection = load_firmware("http").Connection
+home = load_firmware("urls").home
 
 
 def plain(url: str, file_url: str) -> str:
@@ -90,10 +91,10 @@ for name in ("", "me"):
 
 def test_the_host_name_that_a_connection_expects_of_its_broker_is_not_the_file_servers() -> None:
     nc = types.SimpleNamespace(serve=None, tls={"ca": "x", "hostname": "broker"})
-    assert Connection("https://files", nc, None).tls == {"ca": "x", "hostname": None}
+    assert Connection(home("https://files"), nc, None).tls == {"ca": "x", "hostname": None}
     assert nc.tls["hostname"] == "broker"
     nc.tls = True
-    assert Connection("https://files", nc, None).tls is None
+    assert Connection(home("https://files"), nc, None).tls is None
 
 
 def basic(pair: str) -> str:
@@ -154,11 +155,14 @@ def test_an_odd_login_is_an_argument_error_that_does_not_repeat_it(url: str) -> 
 RECEIVE = """
 from natsbridge.download import Claims
 from natsbridge.sink import Sink
+from natsbridge.urls import links
 def fetch(base, path, *allowed):
-    claims = Claims(None, {"correlation_id": ""}, Sink(None, None, None), base, allowed, None)
-    claims.check(path)
     item = {"dataname": "x", "data": path, "payload_type": "binary", "size": 3, "metadata": {}}
-    claims.fetch(item, None, 2, 1, 1, None, bytearray(1024))
+    home, prefixes = links([item], base, allowed)
+    sink = Sink(None, None, None)
+    claims = Claims(None, {"correlation_id": ""}, sink, home, prefixes, None)
+    claims.check(item["where"], path)
+    claims.fetch(item, None, (2, 1, 1), None, bytearray(1024))
     return str(item["target"].data, "utf-8")
 """
 

@@ -1,4 +1,4 @@
-"""http.py: one strict URL parser, and which URLs a receiver may open."""
+"""urls.py: one strict URL parser, and which URLs a receiver may open."""
 
 import contextlib
 import json
@@ -7,7 +7,7 @@ import pytest
 
 from harness import load_firmware, run_micropython
 
-http = load_firmware("http")
+urls = load_firmware("urls")
 Claims = load_firmware("download").Claims
 NATSBridgeError = load_firmware("errors").NATSBridgeError
 
@@ -121,36 +121,43 @@ class Receiver(Claims):
 
     def __init__(self, prefixes):
         env = {"correlation_id": ""}
-        super().__init__(None, env, None, "http://own.example/plik", prefixes, None)
+        home, prefixes = urls.links([], "http://own.example/plik", prefixes)
+        super().__init__(None, env, None, home, prefixes, None)
+
+    def receive(self, url):
+        """Look whether a message's link may be followed."""
+        item = {"data": url}
+        urls.links([item], "http://own.example", ())
+        self.check(item["where"], url)
 
 
 @pytest.mark.parametrize(("url", "parts"), GOOD)
 def test_a_url_has_these_parts(url, parts):
-    origin, path, host, port = http.parse(url)
+    origin, path, host, port = urls.parse(url)
     assert [origin.partition(":")[0], host, port, path] == parts
 
 
 @pytest.mark.parametrize(("url", "origin"), ORIGINS.items())
 def test_an_origin_is_without_the_default_port_and_with_the_brackets_of_ipv6(url, origin):
-    assert http.parse(url)[0] == origin
+    assert urls.parse(url)[0] == origin
 
 
 @pytest.mark.parametrize("url", [*BAD, None, 5, b"http://host/"])
 def test_what_can_be_read_in_two_ways_is_refused(url):
     with pytest.raises(ValueError, match=r"^$|invalid literal"):
-        http.parse(url)
+        urls.parse(url)
 
 
 @pytest.mark.parametrize("url", ["ftp://host/x", "http://host/a\r\nHost: evil", 5])
 def test_the_error_shows_the_url_and_what_it_must_be(url):
     with pytest.raises(NATSBridgeError) as e:
-        http.Connection(url, None, None)
+        urls.home(url)
     assert e.value.code == "INVALID_ARGUMENT"
     assert f"{url!r} is refused: it must be http" in e.value.message
     assert "\r" not in e.value.message
 
 
-@pytest.mark.parametrize("open_it", [lambda u: http.Connection(u, None, None), Receiver(()).check])
+@pytest.mark.parametrize("open_it", [urls.home, Receiver(()).receive])
 def test_a_long_url_is_not_repeated_whole_in_the_message(open_it):
     with pytest.raises(NATSBridgeError) as e:
         open_it("http://host/" + "x" * 5000)
@@ -161,19 +168,19 @@ def test_a_long_url_is_not_repeated_whole_in_the_message(open_it):
 def test_only_the_origin_and_whole_segments_of_a_prefix_are_allowed(url, prefixes, expected):
     refusal = pytest.raises(NATSBridgeError, match=r"URL_NOT_ALLOWED.*which is not under")
     with contextlib.nullcontext() if expected else refusal:
-        Receiver(prefixes).check(url)
+        Receiver(prefixes).receive(url)
 
 
 def test_the_file_servers_own_url_is_allowed():
-    Receiver(()).check("http://own.example/plik/file/a")
+    Receiver(()).receive("http://own.example/plik/file/a")
     with pytest.raises(NATSBridgeError, match=r"URL_NOT_ALLOWED.*\['http://own.example'\]"):
-        Receiver("http://other").check("http://own.example/plikk/file/a")
+        Receiver("http://other").receive("http://own.example/plikk/file/a")
 
 
 @pytest.mark.parametrize("url", ["http://user:secret@h/", "http://h/%2f"])
 def test_an_odd_url_of_a_message_is_not_allowed_and_its_login_not_repeated(url):
     with pytest.raises(NATSBridgeError, match=r"URL_NOT_ALLOWED.*is refused") as e:
-        Receiver(["http://h"]).check(url)
+        Receiver(["http://h"]).receive(url)
     assert "secret" not in e.value.message
 
 
@@ -183,15 +190,15 @@ def test_an_odd_prefix_is_an_argument_error():
 
 
 def test_a_base_is_without_a_query_and_a_final_slash():
-    assert http.base("http://H:80/a/b/?q=1") == "http://h/a/b"
-    assert http.base("http://h") == http.base("http://h/") == "http://h"
+    assert urls.home("http://H:80/a/b/?q=1")[:2] == ("http://h", "/a/b")
+    assert urls.home("http://h") == urls.home("http://h/") == ("http://h", "", "h", 80, "")
 
 
 def test_micropython_agrees():
     cases = json.dumps([GOOD, BAD])
     script = f"""
 import json
-from natsbridge.http import parse
+from natsbridge.urls import parse
 good, bad = json.loads({cases!r})
 for u, parts in good:
     origin, path, host, port = parse(u)

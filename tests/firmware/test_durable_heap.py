@@ -4,15 +4,19 @@ sleep")."""
 from __future__ import annotations
 
 import asyncio
+import random
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import nats
 import pytest
 
 from conftest import NatsServer
-from device import compiled, main_of, micropython
+from device import compiled, main_of, printed
 
 SCRIPT = Path(__file__).with_name("durable_heap_device.py")
+FILES = Path(__file__).with_name("files_device.py")
 SIZES = (20, 99_999, 499_999, 2_000_000, 20) * 2
 
 
@@ -22,18 +26,32 @@ async def make_stream(url: str) -> None:
     await nc.close()
 
 
-@pytest.mark.parametrize(("heap", "spool"), [("68K", 0), ("80K", 3_000_000)])
+@pytest.mark.parametrize(("heap", "spool"), [("68K", 0), ("72K", 3_000_000)])
 def test_every_kind_passes(heap: str, spool: int, file_url: str, tmp_path: Path) -> None:
     with NatsServer(tmp_path, "-js", "-sd", str(tmp_path / "streams")) as server:
         asyncio.run(make_stream(server.url))
         main = main_of(SCRIPT, tmp_path)
         arguments = server.url, file_url, str(tmp_path), str(spool)
-        device = micropython(main, *arguments, heap=heap, path=compiled())
-        try:
-            out, _ = device.communicate(timeout=60)
-        finally:
-            device.kill()
-            device.wait()
-    assert device.returncode == 0, out
+        out = printed(main, *arguments, heap=heap, path=compiled())
     told = [line for line in out.splitlines() if line.endswith("True")]
     assert told == [f"{size} True" for size in SIZES for _ in range(1 + bool(spool))]
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A board's paths are short, and lie in its heap: here the folder's, time and again."""
+    with tempfile.TemporaryDirectory(prefix="nb") as folder:
+        yield Path(folder)
+
+
+def test_files_pass_through_66_kb(file_url: str, short_path: Path) -> None:
+    """What test_memory.py does, by a stream: sent, fetched, acknowledged."""
+    sizes = {"a": 99_999, "b": 499_999, "c": 1_000_000, "d": 20_000_000, "e": 1_000_000}
+    for name, size in sizes.items():
+        (short_path / name).write_bytes(random.Random(name).randbytes(size))
+    with NatsServer(short_path, "-js", "-sd", str(short_path / "streams")) as server:
+        asyncio.run(make_stream(server.url))
+        main = main_of(FILES, short_path)
+        arguments = server.url, file_url, str(short_path), *sizes
+        out = printed(main, *arguments, heap="66K", path=compiled())
+    assert out.splitlines() == [f"{name} True" for name in sizes] * 2

@@ -28,6 +28,7 @@ reader = load_firmware("reader")
 recover = load_firmware("recover")
 stream = load_firmware("stream")
 subscription = load_firmware("subscription")
+urls = load_firmware("urls")
 
 CLOCK = types.SimpleNamespace(
     ticks_ms=lambda: int(time.monotonic() * 1000),
@@ -353,13 +354,13 @@ def fetch(answers: list[bytes], sizes: Any, size: int, sha256: str) -> Any:
     target.write = lambda data: setattr(target, "got", target.got + bytes(data))
     sink = types.SimpleNamespace(limit=None, open=lambda *_: target, check=lambda *_: None)
     env = {"correlation_id": ""}
-    job = download.Claims(None, env, sink, "http://127.0.0.1:1", (), None)
     item = {"dataname": "a", "payload_type": "binary", "data": "http://127.0.0.1:1/file/a"}
     item |= {"size": size, "metadata": {"sha256": sha256}}
+    job = download.Claims(None, env, sink, *urls.links([item], "http://127.0.0.1:1", ()), None)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stream, "Stream", connect)
         try:
-            job.fetch(item, None, 1, 1, 1, None, bytearray(1024))
+            job.fetch(item, None, (1, 1, 1), None, bytearray(1024))
         except errors.NATSBridgeError as e:
             return str(e.code)
     return target.got

@@ -17,15 +17,15 @@ import natsbridge
 from natsbridge.sink import Sink
 
 if BOARD:
-    import natsbridge.files
+    from natsbridge import leftovers
 
     class Board:  # os as on a board: no environment, and no /proc beside the folder
         ilistdir = os.ilistdir
         remove = os.remove
         stat = os.stat
         rename = os.rename
-    natsbridge.files.os = Board
-    natsbridge.files._run = lambda pid: None
+    leftovers.os = Board
+    leftovers.start = lambda pid: None
 
 sink = Sink(sys.argv[1], None, None)
 target = sink.temporary()

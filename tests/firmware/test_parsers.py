@@ -32,6 +32,7 @@ errors = load_firmware("errors")
 files = load_firmware("files")
 foreign = load_firmware("foreign")
 jsonpull = load_firmware("jsonpull")
+strings = load_firmware("strings")
 nack = load_firmware("nack")
 load_firmware("news")  # so that no example is slowed by its import
 subjects = load_firmware("payload")
@@ -67,7 +68,7 @@ def as_on_micropython() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(foreign, "BytesIO", Pieces)
         patch.setattr(io, "BytesIO", Pieces)
-        patch.setattr(jsonpull, "dumps", raw)
+        patch.setattr(strings, "dumps", raw)
         patch.setattr(foreign, "json", types.SimpleNamespace(dumps=raw))
         heap = types.SimpleNamespace(
             collect=lambda: None, mem_free=lambda: 1 << 20, threshold=lambda amount=0: -1
@@ -344,7 +345,7 @@ def test_utf8_is_checked_across_pieces(text: bytes, cuts: list[int]) -> None:
     try:
         for start, end in itertools.pairwise(ends):
             if end > start:
-                state = jsonpull.check_utf8(text[start:end], state)
+                state = strings.check_utf8(text[start:end], state)
     except ValueError:
         good = False
     try:

@@ -25,8 +25,8 @@ FUNCTIONS = {
     "plik_upload": ("plik", "plik"),
     "plik_oneshot_upload": ("plik", "plik"),
     "fetch_with_backoff": ("plik", "download"),
-    "envelope_to_json": ("envelope", "envelope"),
-    "publish_message": ("send", "send"),
+    "envelope_to_json": ("steps", "envelope"),
+    "publish_message": ("steps", "send"),
 }
 METHODS = {
     "Connection": ("publish", "subscribe", "next", "request", "inbox", "flush", "drain", "close"),
