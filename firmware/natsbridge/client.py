@@ -29,7 +29,7 @@ _SMALL = const(2048)  # bytes of a message that is taken whole
 _OVERHEAD = const(128)  # bytes of heap that a queued message costs besides its data
 _QUEUE = const(8192)  # bytes of messages that wait for their next()
 _ROOM = const(_QUEUE - _SMALL - _OVERHEAD)  # queued bytes up to which any small message fits
-_JOIN = const(512)  # bytes of a payload up to which one write is cheaper than three
+_JOIN = const(1024)  # bytes of a payload up to which one write is cheaper than three
 _SERVE = const(5000)  # ms without a look at the socket after which publish() takes one
 _PIECES = const(64)  # pieces to take at a time, so that nothing but waiting takes long
 _MAX_LINE = const(4096)  # bytes, as servers take themselves; an INFO is shortened while it comes
@@ -180,6 +180,7 @@ class Connection:
         check_subject(subject)
         if reply:
             check_subject(reply)
+        payload = getattr(payload, "_data", None) or payload  # an envelope that is written already
         streams = hasattr(payload, "write_to")
         if not streams:
             try:
@@ -242,7 +243,7 @@ class Connection:
             stream.write(head)
             stream.write(payload)
         else:
-            end = head + payload + end
+            end = b"".join((head, payload, end))
         stream.write(end)
         self._dirty = True
 

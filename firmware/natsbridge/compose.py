@@ -20,6 +20,7 @@ from .source import Source, link
 
 _MAX_DEPTH = const(32)
 _BIG = 10**63  # integers beyond are longer than the 64 characters a receiver takes
+_SHORT = const(384)  # bytes of payloads with which the text is made at once
 _LINK = const(640)  # bytes reserved for a URL and digest that are not yet known
 
 
@@ -29,13 +30,15 @@ def compose(env, data, size_threshold):
     Raises INVALID_ARGUMENT, INVALID_PAYLOAD_TYPE for what a receiver would refuse.
     """
     for key in STRINGS:
-        check_field(key, env[key])
+        value = env[key]
+        if value != "":
+            check_field(key, value)
     metadata = env["metadata"]
-    if not isinstance(metadata, dict) or check_json(metadata, 1):
+    if not isinstance(metadata, dict) or (metadata and check_json(metadata, 1)):
         raise fail(INVALID_ARGUMENT, "metadata")
     if env["timestamp"] < "2024":  # older than this line: nobody has set the clock
         env["metadata"] = metadata = dict(metadata, clock="unset")
-    if len(dump(metadata)) > MAX_METADATA:
+    if metadata and len(dump(metadata)) > MAX_METADATA:
         raise fail(INVALID_ARGUMENT, "metadata")
     check("size_threshold", size_threshold)
     if not isinstance(data, (list, tuple)) or len(data) > MAX_PAYLOADS:
@@ -80,10 +83,18 @@ def choose_links(msg_json, threshold, max_payload):
     links = {}
     env = msg_json.env
     sources = msg_json.sources
+    total = 0
     for i in range(len(sources)):
         size = sources[i].size
         if size is None or size >= threshold:
             links[i] = link(env, sources, i)
+            size = _SHORT
+        total += size
+    if total < _SHORT and not links:
+        parts = []
+        msg_json.size = msg_json.write(parts.append)
+        if msg_json.size <= max_payload:
+            msg_json._data = b"".join(parts)
     while True:
         size = len(msg_json) + _LINK * len(links)
         if size <= max_payload:

@@ -24,9 +24,11 @@ class EnvelopeJSON:
     sources: a Source for each direct payload, None for each link.
     buf: a bytearray of at least 768 bytes to read through; None: one is allocated.
     size: what len() will be the next time, if it is known; else 0.
+    _data: all of it, where it is short and was made already.
     """
 
     size = 0
+    _data = None
 
     def __init__(self, env, sources, on_progress=None):
         self.env = env
@@ -54,60 +56,61 @@ class EnvelopeJSON:
         for source in self.sources:
             if source:
                 source.rewind()
-        self.write(stream)
+        self.write(stream.write)
 
-    def write(self, stream):
-        """Write to `stream`, or to nowhere: the number of bytes."""
+    def write(self, out):
+        """Write by the function `out`, or to nowhere: the number of bytes."""
         env = self.env
         # In pieces: after many messages nothing of 1 KB may be free in one.
-        total = put(stream, pack(env, STRINGS))
+        total = put(out, pack(env, STRINGS))
         text = ', "metadata": %s, "payloads": [' % json.dumps(env["metadata"])
         mark = ""
         for p, source in zip(env["payloads"], self.sources):
             text += mark + pack(p, FIELDS) + ', "data": '
             mark = ", "
             if source:
-                total += put(stream, text + '"') + (source.size + 2) // 3 * 4
-                if stream:
-                    self.encode(stream, source, p["dataname"])
+                total += put(out, text + '"') + (source.size + 2) // 3 * 4
+                if out:
+                    self.encode(out, source, p["dataname"])
                 text = '"'
             else:
                 text += json.dumps(p["data"])
             text += ', "metadata": %s}' % json.dumps(p["metadata"])
-        return total + put(stream, text + "]}")
+        return total + put(out, text + "]}")
 
-    def encode(self, stream, source, dataname):
-        size = source.size
+    def encode(self, write, source, dataname):
+        left = source.size
         buf = self.buf or bytearray(_CHUNK)
         fill = source.fill
-        write = stream.write
         progress = self.on_progress
-        done = 0
         # Nothing that lasts is allocated here: collecting half as often as is possible is enough.
         # (Not less: what a callback keeps would lie all over the heap. Measured.)
         threshold = gc.threshold()
-        gc.collect()
-        gc.threshold(gc.mem_free() // 2)
         n = _CHUNK
-        while n > 96:
-            try:
-                bytearray(n // 3 * 4)
-                break
-            except MemoryError:  # what is free is in small pieces
-                n //= 2
+        if left > n:
+            gc.collect()
+            gc.threshold(gc.mem_free() // 2)
+            while n > 96:
+                try:
+                    bytearray(n // 3 * 4)
+                    break
+                except MemoryError:  # what is free is in small pieces
+                    n //= 2
         buf = memoryview(buf)[:n]
         try:
-            while done < size:
-                if n > size - done:
-                    n = size - done
-                    buf = buf[:n]
+            while left > n:
                 fill(buf, n, dataname)
                 out = b2a_base64(buf)
                 write(out, 0, len(out) - 1)  # not its line end
                 out = None  # its place can be had again
-                done += n
+                left -= n
                 if progress:
-                    progress(dataname, done, size)
+                    progress(dataname, source.size - left, source.size)
+            if left:
+                fill(buf[:left], left, dataname)
+                write(b2a_base64(buf[:left])[:-1])
+                if progress:
+                    progress(dataname, source.size, source.size)
         finally:
             gc.threshold(threshold)
 
@@ -120,9 +123,9 @@ def pack(group, keys):
     return json.dumps(some)[:-1]
 
 
-def put(stream, text):
-    """Write `text` to `stream`, or to nowhere: the number of bytes."""
+def put(out, text):
+    """Write `text` by `out`, or to nowhere: the number of bytes."""
     text = text.encode()
-    if stream:
-        stream.write(text)
+    if out:
+        out(text)
     return len(text)

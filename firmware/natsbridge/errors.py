@@ -26,6 +26,7 @@ _TEXTS = const(10752)  # bytes of free heap that texts.py needs
 _ALWAYS = ("client", "errors", "log", "payload", "stream", "subscription")
 
 working = 0  # calls of smartsend and smartreceive that have begun and not ended
+_seen = None  # what was needed when make_room last looked, all of it loaded, and how many modules
 
 
 class Malformed(ValueError):
@@ -93,10 +94,18 @@ def make_room(size, *needed):
     Returns a list of a piece of the heap, to be kept while these are loaded: they get the smaller
     pieces. To let it go, clear the list: what is only forgotten may still lie on a stack: measured.
     """
+    global _seen
+    try:
+        if _seen == (needed, len(sys.modules)) and bytearray(_PIECE // 8):
+            return []  # as the last time
+    except MemoryError:
+        pass
     gc.collect()
     package = __name__[:-6]
+    loaded = needed
     for part in needed:
         if package + part not in sys.modules:
+            loaded = None
             break
     else:
         size = _RESERVE
@@ -107,6 +116,7 @@ def make_room(size, *needed):
         size = 1 << 30
     if gc.mem_free() < size:
         keep_only(*needed)
+    _seen = loaded and (loaded, len(sys.modules))
     try:
         return [bytearray(_PIECE // 2)]
     except MemoryError:
@@ -121,7 +131,7 @@ def keep_only(*needed):
         for name in sys.modules:
             part = name[len(package) :]
             if name.startswith(package) and part not in needed and part not in _ALWAYS:
-                drop(part)
+                drop(part, name)
                 break
         else:
             part = ""
@@ -133,19 +143,19 @@ def keep_only(*needed):
     gc.collect()
 
 
-def drop(*names):
-    """Forget modules that are rarely needed, so that the collector gets their heap back.
+def drop(name, path=None):
+    """Forget a module that is rarely needed, so that the collector gets its heap back. path: its
+    whole name.
 
-    The next import loads them again. It works for modules that are imported inside functions only.
+    The next import loads it again. It works for modules that are imported inside functions only.
     """
+    path = path or __name__[:-6] + name
+    # What is removed from a table stays in its place until another takes that, and with a module
+    # all of its code (measured on 1.29): first None takes it.
+    if path in sys.modules:
+        sys.modules[path] = None
+        del sys.modules[path]
     package = sys.modules[__name__[:-7]]
-    for name in names:
-        path = package.__name__ + "." + name
-        # What is removed from a table stays in its place until another takes that, and with a
-        # module all of its code (measured on 1.29): first None takes it.
-        if path in sys.modules:
-            sys.modules[path] = None
-            del sys.modules[path]
-        if name in package.__dict__:  # (hasattr() would load it again, by __getattr__)
-            setattr(package, name, None)
-            delattr(package, name)
+    if name in package.__dict__:  # (hasattr() would load it again, by __getattr__)
+        setattr(package, name, None)
+        delattr(package, name)

@@ -47,7 +47,8 @@ def connect(nc, deadline, wait):
             flag = next(dialer.generator)
         except BaseException as e:  # StopIteration: it is done
             nc._dialer = None
-            drop("greet", "mqttgreet", "news", "tcp", "dial")
+            for name in ("greet", "mqttgreet", "news", "tcp", "dial"):
+                drop(name)
             if not isinstance(e, StopIteration):
                 dialer.close()
                 raise

@@ -21,12 +21,12 @@ def join(headers):
     for name in headers:
         value = headers[name]
         good = isinstance(name, str) and isinstance(value, str) and name
-        for c in name.encode() if good else b"":
-            # A token, as in RFC 9110.
-            good = good and 33 <= c <= 126 and c not in b'"(),/:;<=>?@[\\]{}'
-        for c in value.encode() if good else b"":
-            good = good and (c >= 32 or c == 9) and c != 127
-        if not good:
+        if good and not name.replace("-", "").encode().isalpha():
+            for c in name.encode():
+                # A token, as in RFC 9110.
+                good = good and 33 <= c <= 126 and c not in b'"(),/:;<=>?@[\\]{}'
+        data = (" " + value.replace("\t", " ")).encode() if good else b"\n"
+        if min(data) < 32 or 127 in data:
             raise fail(INVALID_ARGUMENT, "header", name)
         lines += "%s: %s\r\n" % (name, value)
     return lines

@@ -48,16 +48,15 @@ def flat(data):
 
 def is_subject(subject, wildcards=False):
     """Whether `subject` can be published to (or, with `wildcards`, subscribed to)."""
-    if not isinstance(subject, str) or not 0 < len(subject.encode()) <= 1024:
+    if not isinstance(subject, str):
+        return False
+    data = subject.encode()  # each character of a str would stay in the heap as a name
+    if not 0 < len(data) <= 1024 or min(data) <= 32 or 127 in data:
         return False
     words = subject.split(".")
-    for word in words:
-        if not word or (word in ("*", ">") and not wildcards):
-            return False
-    for c in subject.encode():  # each character of a str would stay in the heap as a name
-        if c <= 32 or c == 127:
-            return False
-    return ">" not in words[:-1]
+    if not wildcards and ("*" in words or ">" in words):
+        return False
+    return "" not in words and ">" not in words[:-1]
 
 
 def check_subject(subject, wildcards=False):

@@ -76,7 +76,10 @@ def smartsend(
     uploaded = []
     errors.working += 1
     try:
-        room = errors.make_room(18432, "send", "compose", "source", "envelope")
+        later = ("jetstream", "headers") if durable else ()
+        room = errors.make_room(
+            26624 if durable else 18432, "send", "compose", "source", "envelope", *later
+        )
         from .compose import choose_links, compose
         from .envelope import EnvelopeJSON
 
@@ -91,7 +94,7 @@ def smartsend(
             nc = dial(broker_url, timeout)
             from .compose import choose_links  # noqa: F811
 
-        buf = nc.scratch
+        msg_json.buf = buf = nc.scratch
         nc.scratch = None  # a callback that sends needs another
         env["broker_url"] = nc.url
         env["sender_name"] = sender_name or nc.name
@@ -129,11 +132,11 @@ def smartsend(
 
             room.clear()
             msg_json = EnvelopeJSON(env, sources, on_progress)
+            msg_json.buf = buf
             if failed and len(msg_json) > nc.max_payload:
                 raise failed
-        elif durable:
-            errors.make_room(10240, "send", "source", "envelope", "jetstream")
-        msg_json.buf = buf
+        elif durable and not msg_json._data:
+            errors.make_room(10240, "send", "source", "envelope", *later)
         step(env["correlation_id"], msg_json, subject)
         nc.bound(deadline)
         if durable:
@@ -147,7 +150,7 @@ def smartsend(
                 compare(nc, stream, 86400)
         else:
             nc.publish(subject, msg_json, reply_to if is_subject(reply_to) else "")
-        msg_json.buf = None
+        msg_json.buf = msg_json._data = None
         if not nats_connection:
             nc.flush()
     except BaseException as e:

@@ -61,17 +61,18 @@ class Spool:
             metadata = dict(metadata, spooled=timestamp())
         later = dict(options, metadata=metadata)
         _sent(subject, data, later, False)
-        url = options.get("fileserver_url") or "http"
-        if str(url)[:4].lower() != "http":
-            raise fail(INVALID_ARGUMENT, "url", repr(url).split("@")[-1])  # without a login
+        from .urls import home
+
+        home(options.get("fileserver_url"))  # raises, if that is no URL
+        home = None
         nc = nats_connection
         ready = nc and not self.flush(nc, True) and not nc._busy
-        errors.make_room(12288, "spool", "compose", "source")
+        errors.make_room(12288, "compose", "source")
         from .compose import check_json, open_source
 
         why = check_json(later)
         if why:
-            raise fail(INVALID_ARGUMENT, "kept", why)
+            raise fail(INVALID_ARGUMENT, "json", why)
         files = []
         payloads = []  # as they stand in the file
         unsized = False
@@ -79,9 +80,12 @@ class Spool:
         for name, value, kind in data:
             source = open_source(name, value, kind)
             files.append((name, source, kind))
-            unsized = unsized or source.size is None
-            payloads.append([name, kind, source.size or 0])
-            total += source.size or 0
+            size = source.size
+            if size is None:
+                unsized = True
+                size = 0
+            payloads.append([name, kind, size])
+            total += size
         check_json = open_source = None  # free to be dropped
         if ready and not unsized and _sent(subject, files, options, nc):
             return True
@@ -98,7 +102,7 @@ class Spool:
                     source = files.pop(0)[1]
                     left = source.size
                     if left is None:
-                        left = 1 << 29
+                        left = self.limit  # more than there is room for
                     else:
                         source.rewind()  # it may have been sent in vain
                     p[2] = 0
@@ -154,7 +158,7 @@ class Spool:
         nc = nats_connection
         errors.check_type(nc or 1)
         if nc._options["mqtt"]:
-            raise fail(INVALID_ARGUMENT, "mqtt", "streams")
+            raise fail(INVALID_ARGUMENT, "mqtt", "stream")
         if nc._busy and not wait:
             raise fail(INVALID_ARGUMENT, "write")
         while self._queue and not nc._busy:

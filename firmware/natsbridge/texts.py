@@ -30,7 +30,7 @@ metadata: metadata must be a dict of JSON values, at most 4096 bytes of them
 msg: smartreceive takes a Msg, not %r; next() returns None when nothing came
 read: the message on %s is no longer there: it was read already, or another call read past it; \
 use a large message before the next call
-kept: a spool keeps options that are JSON, no %s
+json: a spool keeps options that are JSON, no %s
 limit: %s can't be %r: it is a number (of bytes, things or attempts a whole one) from %d on
 mqtt: MQTT knows no %s; connect to nats:// or tls:// for them
 mqtt-sub: MQTT knows no queue groups, and one subscription for each subject; %s has one

