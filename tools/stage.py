@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import contextlib
 import ctypes
+import functools
 import os
 import re
 import signal
@@ -33,10 +34,12 @@ class ToolError(Exception):
     """What went wrong, for the person at the terminal."""
 
 
-def die_with_parent() -> None:
-    """Have the kernel end this child if the tool is killed (Linux)."""
+def die_with(parent: int) -> None:
+    """Have the kernel end this child if the tool, the process `parent`, is killed (Linux)."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:  # it was killed before that
+            os._exit(1)
 
 
 @contextlib.asynccontextmanager
@@ -44,7 +47,10 @@ async def process(*command: str, **options: Any) -> AsyncIterator[asyncio.subpro
     """Run a child in a session of its own, so that Ctrl-C reaches the tool alone."""
     try:
         child = await asyncio.create_subprocess_exec(
-            *command, preexec_fn=die_with_parent, start_new_session=True, **options
+            *command,
+            preexec_fn=functools.partial(die_with, os.getpid()),
+            start_new_session=True,
+            **options,
         )
     except OSError as e:
         raise ToolError(f"{command[0]} can't be started: {e.strerror}") from e

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import signal
 import socket
 import stat
+import subprocess
 import sys
 import urllib.request
 from pathlib import Path
@@ -17,6 +19,7 @@ import pytest
 import natsbridge as nb
 from command import Runner, fits, until
 from natsbridge import sync
+from natsbridge.cli import up as command
 from natsbridge.errors import NATSBridgeError
 
 
@@ -376,3 +379,11 @@ def test_a_full_disk_is_said_to_whoever_sends_asks_and_serves(bare: Runner) -> N
     bare(*send).failed("no space left")
     assert process.err.splitlines() == [warning] * 2
     process.stop().ended()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux's")
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_child_does_not_begin_when_the_command_was_killed_just_before(killed: bool) -> None:
+    parent = os.getppid() if killed else os.getpid()  # to the child the one is gone
+    begin = functools.partial(command._die_with, parent)
+    assert subprocess.run(["true"], preexec_fn=begin).returncode == killed

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import ctypes
 import errno
+import functools
 import json
 import os
 import re
@@ -175,10 +176,12 @@ def _new_log(path: Path) -> BinaryIO:
     return open(path, "ab", opener=_private)
 
 
-def _die_with_parent() -> None:
-    """Have the kernel end this child if the command is killed (Linux)."""
+def _die_with(parent: int) -> None:
+    """Have the kernel end this child if the command, the process `parent`, is killed (Linux)."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:  # it was killed before that
+            os._exit(1)
 
 
 @contextlib.asynccontextmanager
@@ -204,7 +207,9 @@ async def _broker(
             stderr=printed,
             # A session of its own: Ctrl-C reaches this command alone, which then ends it in order.
             start_new_session=True,
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            preexec_fn=functools.partial(_die_with, os.getpid())
+            if sys.platform == "linux"
+            else None,
         )
     try:
         await _until_it_listens(process, log, LOOPBACK if host == EVERYWHERE else host, port)
