@@ -105,11 +105,14 @@ class Connection:
         if self._busy:
             raise fail(INVALID_ARGUMENT, "write")
         if self._stream is None or self._dialer:
-            if not errors.working:
-                errors.make_room(16384, "greet", "news", "tcp")
+            # What sends is kept while it does.
+            used = ("send", "source", "envelope", "jetstream", "headers") if errors.working else ()
             if self._dialer:  # it has it, also where its module was dropped
                 connect = self._dialer.connect
+                if not used:
+                    errors.make_room(16384, "greet", "news", "tcp")
             else:
+                errors.make_room(16384, "greet", "news", "tcp", *used)
                 from .greet import connect
 
             connect(self, deadline, wait)
@@ -427,7 +430,11 @@ class Connection:
                         try:
                             msg = self._obey(line)
                         except MemoryError:
-                            raise Malformed("no heap")
+                            errors.keep_only()
+                            try:
+                                msg = self._obey(line)
+                            except MemoryError:
+                                raise Malformed("no heap")
                         if not msg:
                             return False
                 if msg:

@@ -149,6 +149,8 @@ def drop(name, path=None):
 
     The next import loads it again. It works for modules that are imported inside functions only.
     """
+    global _seen
+    _seen = None
     path = path or __name__[:-6] + name
     # What is removed from a table stays in its place until another takes that, and with a module
     # all of its code (measured on 1.29): first None takes it.

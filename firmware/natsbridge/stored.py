@@ -41,7 +41,8 @@ def check_seconds(name, value):
 
 class StoredMsg(Msg):
     """A message of a connection that has an inbox, with what may be said of those that come out of
-    it; of a large one that is being read only in_progress()."""
+    it; of a large one that is being read only in_progress(). One with links can be read once: they
+    get the heap of its text."""
 
     claim = None  # the files that smartreceive fetched: arguments of recover.consume
 
