@@ -207,6 +207,22 @@ def short(nc, sub):
     print(size)
 
 
+def tight(nc, sub):
+    """A message in a heap that has room for it once, but not for what is made of it."""
+    natsbridge.errors.keep_only()
+    nc.publish("faults", b"x" * 1500)
+    time.sleep_ms(100)
+    room = bytearray(2000)
+    held = [fill(600)]
+    del room
+    try:
+        sub.next(5)
+    except natsbridge.NATSBridgeError as e:
+        held.clear()
+        print(e.code)
+    print(len(sub.next(5).data))
+
+
 def claimed(nc, sub):
     """A file is here, and no heap is left to remove it from the server."""
     import natsbridge.recover
@@ -274,6 +290,7 @@ else:
         "full": full,
         "claimed": claimed,
         "short": short,
+        "tight": tight,
         "overflow": overflow,
         "restart": restart,
     }.get(what, listen)(nc, sub)

@@ -120,6 +120,13 @@ def test_errors_and_messages_have_the_heap_of_code_that_can_be_loaded_again(
     assert lines == ["INVALID_ARGUMENT", "1000"]
 
 
+def test_a_message_for_which_the_heap_is_too_full_comes_when_it_is_not(
+    nats_url: str, file_url: str, tmp_path: Path
+) -> None:
+    lines = run("tight", nats_url, file_url, tmp_path, heap="128K", path=MPY)
+    assert lines == ["PAYLOAD_TOO_LARGE", "1500"]
+
+
 def test_messages_that_do_not_fit_the_queue_are_told(
     nats_url: str, file_url: str, tmp_path: Path
 ) -> None:
