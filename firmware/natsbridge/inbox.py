@@ -4,12 +4,11 @@ import time
 
 from micropython import const
 
-from .errors import NATS_CONNECTION_FAILED, NATSBridgeError, fail, make_room
-from .jetstream import STREAM_FAILED, ask, close, listen, moved, request, wait
+from .errors import NATS_CONNECTION_FAILED, fail, make_room
+from .jetstream import STREAM_FAILED, answer, ask, close, listen, moved, request, wait
 from .stream import passed, until
 
 _LONG = const(60)  # s for which a server is asked to wait, where nobody bounds it
-_LOOK = const(1000)  # ms after which to look whether the server that was asked is still there
 _ANSWER = const(5000)  # ms for an answer, once it is due
 
 
@@ -55,23 +54,6 @@ def take(inbox, deadline):
     finally:
         if inbox._sub:
             close(inbox._sub)
-
-
-def answer(sub, end):
-    """The next message, or what the server says instead; None after `end`, or when it has to be
-    asked again, because it is another one."""
-    while True:
-        left = time.ticks_diff(end, time.ticks_ms())
-        try:
-            msg = sub.next(max(0, min(left, _LOOK)) / 1000)
-        except NATSBridgeError as e:
-            if e.code != NATS_CONNECTION_FAILED or left <= _LOOK:
-                raise
-            msg = None
-        if msg and (msg.reply or (msg.subject == sub.reply and msg.status != 100)):
-            return msg
-        if left <= 0 or moved(sub):
-            return None
 
 
 def ack(msg, timeout):

@@ -18,6 +18,7 @@ STREAM_FAILED = "STREAM_FAILED"  # a stream, or its consumer, is not there, or r
 _ANSWER = const(5)  # s without an answer after which a message is published again
 _MOST = const(30)  # s for all of it, where the caller bounds nothing
 _NOBODY = const(8)  # times that no stream may answer: one that starts just now takes a moment
+_LOOK = const(250)  # ms after which to look whether the server that was asked is still there
 _PAUSE = const(250)  # ms before a message is published again
 
 
@@ -91,15 +92,32 @@ def request(nc, subject, payload, deadline, headers):
     if deadline is not None and time.ticks_diff(deadline, end) < 0:
         end = deadline
     sub = nc._options["inbox"] = listen(nc, nc._options.get("inbox"))
-    reply = sub.reply
     try:
-        nc.publish(subject, payload, reply, headers)
-        while True:
-            msg = sub.next(max(0, time.ticks_diff(end, time.ticks_ms())) / 1000)
-            if msg is None or msg.subject == reply:
+        while True:  # again where the connection was lost, and the answer with it
+            nc.publish(subject, payload, sub.reply, headers)
+            moved(sub)
+            msg = answer(sub, end)
+            if msg or passed(end):
                 return msg
     finally:
         close(sub)
+
+
+def answer(sub, end):
+    """The next message, or what the server says instead; None after `end`, or when it has to be
+    asked again, because it is another one."""
+    while True:
+        left = time.ticks_diff(end, time.ticks_ms())
+        try:
+            msg = sub.next(max(0, min(left, _LOOK)) / 1000)
+        except NATSBridgeError as e:
+            if e.code != NATS_CONNECTION_FAILED or left <= _LOOK:
+                raise
+            msg = None
+        if msg and (msg.reply or (msg.subject == sub.reply and msg.status != 100)):
+            return msg
+        if left <= 0 or moved(sub):
+            return None
 
 
 def listen(nc, sub):

@@ -14,6 +14,7 @@ import pytest
 
 from conftest import NatsServer
 from device import compiled, main_of, printed
+from fault_proxy import FaultProxy, Link, Way
 
 SCRIPT = Path(__file__).with_name("durable_heap_device.py")
 FILES = Path(__file__).with_name("files_device.py")
@@ -55,3 +56,14 @@ def test_files_pass_through_66_kb(file_url: str, short_path: Path) -> None:
         arguments = server.url, file_url, str(short_path), *sizes
         out = printed(main, *arguments, heap="66K", path=compiled())
     assert out.splitlines() == [f"{name} True" for name in sizes] * 2
+
+
+def test_a_connection_lost_inside_a_send_comes_back_at_once(tmp_path: Path) -> None:
+    """Also in a heap of which what connects takes half; and whatever was lost with it."""
+    with NatsServer(tmp_path, "-js", "-sd", str(tmp_path / "streams")) as server:
+        asyncio.run(make_stream(server.url))
+        # Inside the third of its messages.
+        with FaultProxy(server.url, Link(up=Way(end_after=2500))) as proxy:
+            main = main_of(SCRIPT.with_name("lost_send_device.py"), tmp_path)
+            assert printed(main, proxy.url, heap="70K", path=compiled()) == "19\n"
+        assert proxy.connections > 5
