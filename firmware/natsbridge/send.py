@@ -1,5 +1,7 @@
 """smartsend: small payloads in the message, large ones by link, any size streamed."""
 
+import gc
+
 from . import errors, log
 from .errors import PAYLOAD_TOO_LARGE, fail
 from .log import timestamp, trace, uuid4
@@ -74,6 +76,7 @@ def smartsend(
     nc = nats_connection
     buf = links = None
     uploaded = []
+    threshold = gc.threshold()
     errors.working += 1
     try:
         later = ("jetstream", "headers") if durable else ()
@@ -83,6 +86,8 @@ def smartsend(
         from .compose import choose_links, compose
         from .envelope import EnvelopeJSON
 
+        if not room:  # all is there, as the last time: nothing that lasts is allocated
+            gc.threshold(4 * threshold)
         room.clear()
         sources = compose(env, data, size_threshold)
         msg_json = EnvelopeJSON(env, sources, on_progress)
@@ -166,6 +171,7 @@ def smartsend(
             e = fail(PAYLOAD_TOO_LARGE, "memory")
         raise e
     finally:
+        gc.threshold(threshold)
         errors.working -= 1
         if links:
             compose = choose_links = upload_links = None
