@@ -10,7 +10,7 @@ is faster. As a program, which prints its port: python simulator.py FOLDER [OPTI
 from __future__ import annotations
 
 import contextlib
-import ctypes
+import functools
 import hashlib
 import json
 import os
@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from device import freeze
+from natsbridge.cli.child import die_with
 
 DEVICE = Path(__file__).with_name("simulated_device.py")
 MICROPYTHON = os.environ.get("MICROPYTHON") or str(Path(sys.executable).with_name("micropython"))
@@ -53,12 +54,6 @@ UNREAD_S = 10
 PROMPT = b">>> "
 RAW_PROMPT = b"raw REPL; CTRL-B to exit\r\n>"
 MARK = re.compile(rb"\x1b\]sim;([^\x07]*)\x07")
-
-
-def _die_with_parent() -> None:
-    """Have the kernel end the board if the simulator is killed (Linux)."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 class PowerFailure(Exception):
@@ -119,7 +114,7 @@ class Simulator:
             cwd=self._folder,
             env=environment,
             start_new_session=True,
-            preexec_fn=_die_with_parent,
+            preexec_fn=functools.partial(die_with, os.getpid(), signal.SIGKILL),
         )
         os.close(side)
         self._said = b""  # the end of its output

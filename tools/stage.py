@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import ctypes
 import functools
 import os
 import re
@@ -19,6 +18,8 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
+
+from natsbridge.cli.child import die_with
 
 ROOT = Path(__file__).parent.parent
 BUILD = ROOT / "build"
@@ -34,21 +35,13 @@ class ToolError(Exception):
     """What went wrong, for the person at the terminal."""
 
 
-def die_with(parent: int) -> None:
-    """Have the kernel end this child if the tool, the process `parent`, is killed (Linux)."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-        if os.getppid() != parent:  # it was killed before that
-            os._exit(1)
-
-
 @contextlib.asynccontextmanager
 async def process(*command: str, **options: Any) -> AsyncIterator[asyncio.subprocess.Process]:
     """Run a child in a session of its own, so that Ctrl-C reaches the tool alone."""
     try:
         child = await asyncio.create_subprocess_exec(
             *command,
-            preexec_fn=functools.partial(die_with, os.getpid()),
+            preexec_fn=functools.partial(die_with, os.getpid(), signal.SIGKILL),
             start_new_session=True,
             **options,
         )

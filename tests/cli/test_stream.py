@@ -45,6 +45,17 @@ def run(bare: Runner, server: NatsServer, file_url: str) -> Runner:
     return bare
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not acknowledged comes again after a second."""
+    inbox = Connection.inbox
+
+    async def soon(self: Connection, *words: str) -> Inbox:
+        return await inbox(self, *words, ack_wait=1)
+
+    monkeypatch.setattr(Connection, "inbox", soon)
+
+
 def send(server: NatsServer, text: str, **options: object) -> None:
     with sync.connect(server.url, name="sender") as nc:
         data = [("note", text, "text")]
@@ -275,21 +286,18 @@ def test_after_a_break_nothing_is_said_to_be_missed_and_it_comes(
     assert note.read_text() == "meanwhile"
 
 
+@pytest.mark.usefixtures("impatient")
 def test_what_takes_long_to_save_does_not_come_again(
     run: Runner, server: NatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run.inside("stream", "create", "LAB", "lab.>").ended()
     send(server, "one")
-    inbox, save = Connection.inbox, Folder.save
-
-    async def impatient(self: Connection, *words: str) -> Inbox:
-        return await inbox(self, *words, ack_wait=1)
+    save = Folder.save
 
     def slowly(self: Folder, *arguments: Any) -> dict[str, Any]:
         time.sleep(2)
         return save(self, *arguments)
 
-    monkeypatch.setattr(Connection, "inbox", impatient)
     monkeypatch.setattr(Folder, "save", slowly)
     run.inside("receive", "lab.>", "--durable=desk", "--timeout=1.5").ended()
     assert len(list(Path(run.cwd, "received").glob("note*.txt"))) == 1
@@ -305,6 +313,7 @@ def test_a_subject_of_two_streams_is_refused(run: Runner, server: NatsServer) ->
     assert len(list(Path(run.cwd, "received").glob("note*.txt"))) == 1
 
 
+@pytest.mark.usefixtures("impatient")
 def test_files_that_take_long_hold_up_no_message_without_files(
     run: Runner, server: NatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -314,11 +323,8 @@ def test_files_that_take_long_hold_up_no_message_without_files(
     for number in range(count):
         send(server, f"slow {number}", metadata={"kind": "link"})  # which is taken for one
     send(server, "quick")
-    inbox, real = Connection.inbox, natsbridge.smartreceive
+    real = natsbridge.smartreceive
     came = []
-
-    async def impatient(self: Connection, *words: str) -> Inbox:
-        return await inbox(self, *words, ack_wait=1)
 
     async def slowly(msg: StoredMsg, **options: Any) -> dict[str, Any]:
         if b'"link"' in msg.data:
@@ -327,7 +333,6 @@ def test_files_that_take_long_hold_up_no_message_without_files(
         came.append(len(msg.data))
         return env
 
-    monkeypatch.setattr(Connection, "inbox", impatient)
     monkeypatch.setattr(natsbridge, "smartreceive", slowly)
     run.inside("receive", "lab.>", "--durable=desk", "--timeout=3").ended()
     assert len(came) == count + 1

@@ -19,7 +19,7 @@ import pytest
 import natsbridge as nb
 from command import Runner, fits, until
 from natsbridge import sync
-from natsbridge.cli import up as command
+from natsbridge.cli.child import die_with
 from natsbridge.errors import NATSBridgeError
 
 
@@ -385,5 +385,5 @@ def test_a_full_disk_is_said_to_whoever_sends_asks_and_serves(bare: Runner) -> N
 @pytest.mark.parametrize("killed", [False, True])
 def test_a_child_does_not_begin_when_the_command_was_killed_just_before(killed: bool) -> None:
     parent = os.getppid() if killed else os.getpid()  # to the child the one is gone
-    begin = functools.partial(command._die_with, parent)
+    begin = functools.partial(die_with, parent, signal.SIGTERM)
     assert subprocess.run(["true"], preexec_fn=begin).returncode == killed

@@ -55,7 +55,11 @@ def test_files_pass_through_66_kb(file_url: str, short_path: Path) -> None:
         main = main_of(FILES, short_path)
         arguments = server.url, file_url, str(short_path), *sizes
         out = printed(main, *arguments, heap="66K", path=compiled())
-    assert out.splitlines() == [f"{name} True" for name in sizes] * 2
+    rows = [line.split() for line in out.splitlines()]
+    assert [name for name, _ in rows] == list(sizes) * 2
+    for name, path in rows:
+        assert Path(path).name != name
+        assert Path(path).read_bytes() == (short_path / name).read_bytes()
 
 
 def test_a_connection_lost_inside_a_send_comes_back_at_once(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import errno
 import functools
 import json
@@ -27,6 +26,7 @@ from typing import BinaryIO
 import click
 
 import natsbridge
+from natsbridge.cli.child import die_with
 from natsbridge.cli.output import FAILED, Output
 from natsbridge.cli.settings import CONFIG, DATA, output_options
 from natsbridge.errors import INVALID_ARGUMENT, NATS_CONNECTION_FAILED, NATSBridgeError
@@ -176,14 +176,6 @@ def _new_log(path: Path) -> BinaryIO:
     return open(path, "ab", opener=_private)
 
 
-def _die_with(parent: int) -> None:
-    """Have the kernel end this child if the command, the process `parent`, is killed (Linux)."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-        if os.getppid() != parent:  # it was killed before that
-            os._exit(1)
-
-
 @contextlib.asynccontextmanager
 async def _broker(
     folder: Path, host: str, port: int, password: str
@@ -207,7 +199,7 @@ async def _broker(
             stderr=printed,
             # A session of its own: Ctrl-C reaches this command alone, which then ends it in order.
             start_new_session=True,
-            preexec_fn=functools.partial(_die_with, os.getpid())
+            preexec_fn=functools.partial(die_with, os.getpid(), signal.SIGTERM)
             if sys.platform == "linux"
             else None,
         )
