@@ -14,8 +14,8 @@ SCRIPT = Path(__file__).with_name("drift_device.py")
 WARM = 20
 #: Bytes.
 MOST = 256
-#: 64 KB, and what the device's program takes.
-HEAP = "66K"
+#: With what the device's program takes.
+HEAP = "64K"
 MPY = FIRMWARE.parent / "build" / "firmware"
 
 

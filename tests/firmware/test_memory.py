@@ -99,3 +99,19 @@ print(failed, held() - before)
     out = run_micropython(script, heap="128K").split()
     assert out[1] == "True"
     assert max(int(out[0]), int(out[2])) <= 256, out
+
+
+def test_no_module_lies_first_in_the_heap(nats_url: str) -> None:
+    """What does stays there, dropped or not. Connecting loads what is dropped right afterwards."""
+    script = """
+import gc, sys
+import micropython
+import natsbridge
+
+natsbridge.connect(sys.argv[1]).close()
+gc.collect()
+micropython.mem_info(1)
+"""
+    lines = run_micropython(script, nats_url, heap="64K", path=MPY).splitlines()
+    kinds = [line.split()[1] for line in lines if line.startswith("00000000: ")]
+    assert kinds[0][0] == "B", "no function, which stays"
