@@ -41,8 +41,16 @@ def __getattr__(name):
 
         if path not in errors.sys.modules:
             errors.make_room(12288, part)  # before: an import that fails for want of it costs more
-    try:
-        module = __import__(path, None, None, (name,))
-    except ImportError:
-        raise AttributeError(name)
+    for last in (False, True):
+        try:
+            module = __import__(path, None, None, (name,))
+            break
+        except ImportError:
+            raise AttributeError(name)
+        except MemoryError:
+            if not part:
+                raise
+            if last:
+                raise errors.fail(errors.PAYLOAD_TOO_LARGE, "memory")
+            errors.keep_only()
     return getattr(module, name) if part else module

@@ -104,22 +104,26 @@ class Connection:
         step towards that, and is None as long as that is not done."""
         if self._busy:
             raise fail(INVALID_ARGUMENT, "write")
-        if self._stream is None or self._dialer:
-            # What sends is kept while it does.
-            used = ("send", "source", "envelope", "jetstream", "headers") if errors.working else ()
-            if self._dialer:  # it has it, also where its module was dropped
-                connect = self._dialer.connect
-                if not used:
-                    errors.make_room(16384, "greet", "news", "tcp")
-            else:
-                errors.make_room(16384, "greet", "news", "tcp", *used)
-                from .greet import connect
+        try:
+            if self._stream is None or self._dialer:
+                # What sends is kept while it does.
+                used = errors.working and ("send", "source", "envelope", "jetstream", "headers")
+                if not (self._dialer and used):
+                    errors.make_room(16384, "greet", "news", "tcp", *(used or ()))
+                if self._dialer:  # it has it, also where its module was dropped
+                    connect = self._dialer.connect
+                else:
+                    from .greet import connect
 
-            connect(self, deadline, wait)
-        if self.pending:
-            from .pending import flush
+                connect(self, deadline, wait)
+            if self.pending:
+                from .pending import flush
 
-            flush(self, deadline, wait)
+                flush(self, deadline, wait)
+        except MemoryError:
+            if not wait:
+                return None  # it takes that step again
+            raise fail(NATS_CONNECTION_FAILED, "connect", ": the heap is full", memory=True)
         return self._stream
 
     def _fail(self, error, name):

@@ -123,6 +123,7 @@ def connect(
         "delay": delay,
         "hold": None,  # ticks_ms until which no server is asked
         "queue": [],  # what was published while disconnected
+        "memory": False,  # there was no heap left for what connects: see smartsend
         "why": "",  # what the servers said in the last round
         "mqtt": mqtt,  # how many of the servers speak that
     }

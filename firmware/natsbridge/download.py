@@ -59,7 +59,7 @@ class Claims(Connection):
         self.sha256 = (item["metadata"].get("sha256") or "").lower()
         self.tries = tries
         self.on_progress = on_progress
-        self.buf = memoryview(buf)[:_CHUNK]
+        self.buf = memoryview(buf or bytearray(_CHUNK))[:_CHUNK]
         trace(self.correlation_id, "%s %s: %s" % ("GET", name, self.url))
         target = None
         if handler:

@@ -127,7 +127,7 @@ def make_room(size, *needed):
         keep_only(*needed)
     _seen = loaded and (loaded, len(sys.modules))
     try:
-        return [bytearray(_PIECE // 2)]
+        return [bytearray(_PIECE * 3 // 4)]
     except MemoryError:
         return []
 

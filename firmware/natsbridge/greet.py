@@ -14,7 +14,7 @@ from binascii import b2a_base64
 
 from micropython import const
 
-from . import __version__
+from . import __version__, errors
 from .errors import NATS_CONNECTION_FAILED, NATSBridgeError, drop, fail
 from .news import parse, update
 from .stream import Reader, Stream, passed, until
@@ -124,6 +124,8 @@ class Dialer:
                     why += "; %s:%d %s" % (server[0], server[1], reason)
                     denied += self.denied
                     self.close()
+                    if errors.working and not nc._stream and isinstance(e, MemoryError):
+                        raise  # there is room as soon as nothing is sent: see smartsend
             if moving and nc._stream:
                 return  # there is no other
             moving = None
@@ -231,14 +233,14 @@ class Dialer:
                 if sub._limit:
                     lines += b"UNSUB %d %d\r\n" % (sid, sub._limit - sub._got)
         yield from write(stream, lines)
+        nc.url = "%s://%s:%d" % (scheme, "[" + host + "]" if ":" in host else host, port)
+        options["server"] = server
+        update(nc, info)  # first: there may be no heap for it
         stream.reader = reader
+        stream.deadline = nc.deadline
         nc._stream = stream
         nc._seen = nc._quiet = options["since"] = time.ticks_ms()
-        nc.url = "%s://%s:%d" % (scheme, "[" + host + "]" if ":" in host else host, port)
         nc.connected = True
-        options["server"] = server
-        stream.deadline = nc.deadline
-        update(nc, info)
 
 
 def readline(reader):

@@ -96,10 +96,19 @@ class Connection(io.IOBase):
             except OSError as e:
                 raise Fault(e)
         self.tick()
-        head = (
-            "%s %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: plik_client/natsbridge\r\n"
-            "Accept-Encoding: identity\r\n%s\r\n%s"
-            % (method, path, origin[origin.find("/") + 2 :], headers, body)
+        # Joined, since what formats tries one piece of heap after the other.
+        head = "".join(
+            (
+                method,
+                " ",
+                path,
+                " HTTP/1.1\r\nHost: ",
+                origin[origin.find("/") + 2 :],
+                "\r\nUser-Agent: plik_client/natsbridge\r\nAccept-Encoding: identity\r\n",
+                headers,
+                "\r\n",
+                body,
+            )
         )
         self.write(head, 0, len(head))
 

@@ -52,7 +52,8 @@ def publish(nc, subject, payload, msg_id, deadline):
                     if answer.get("err_code") not in (10008, 10009):
                         left = 0
         except NATSBridgeError as e:
-            if e.code != NATS_CONNECTION_FAILED or not nc._options["reconnect"]:
+            again = nc._options["reconnect"] and "memory" not in e.details
+            if e.code != NATS_CONNECTION_FAILED or not again:
                 raise
             error = e
         if passed(deadline) or not left:

@@ -38,7 +38,7 @@ def connect(nc, qos, session, max_payload, will, key):
     if will is not None:
         if not isinstance(will, (tuple, list)) or len(will) != 2:
             raise fail(INVALID_ARGUMENT, "will")
-        options["will"] = Will(nc, will[0], will[1]).data
+        options["will"] = message(nc, will[0], will[1])
 
 
 def read(dialer, stream, who, name):
@@ -150,30 +150,26 @@ def refuse(nc, sid):
             nc._trouble.append(sub)
 
 
-class Will:
-    """Stands in for a connection, so that smartsend makes the will of it.
+def message(nc, subject, data):
+    """A will: its topic and its message, as CONNECT has them."""
+    from .send import smartsend
 
-    data: its topic and its message, as CONNECT has them.
-    """
-
-    max_payload = 1 << 29  # nothing of it goes by link
-    url = ""
-
-    def __init__(self, nc, subject, data):
-        self.name = nc.name
-        self.id = nc.id
-        self.scratch = nc.scratch
-        self.source = nc.source
-        from .send import smartsend
-
-        smartsend(subject, data, msg_purpose="event", size_threshold=1 << 29, nats_connection=self)
-
-    def bound(self, deadline):
-        pass
-
-    def publish(self, subject, msg_json, reply):
+    env, msg_json = smartsend(
+        subject,
+        data,
+        msg_purpose="event",
+        sender_name=nc.name,
+        sender_id=nc.id,
+        nats_connection=False,
+    )
+    for p in env["payloads"]:
+        if p["size"] is None:
+            raise fail(INVALID_ARGUMENT, "unsized")
+    _, _, string, to_topic = nc.source
+    try:
         size = len(msg_json)
         if size > _WILL:
             raise fail(PAYLOAD_TOO_LARGE, "publish", size, "a will", _WILL, size=size)
-        _, _, string, to_topic = self.source
-        self.data = string(to_topic(subject)) + string(str(msg_json).encode())
+        return string(to_topic(subject)) + string(str(msg_json).encode())
+    except MemoryError:
+        raise fail(PAYLOAD_TOO_LARGE, "memory")

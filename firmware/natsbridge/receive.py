@@ -67,6 +67,7 @@ def smartreceive(
     removable = False
     tries = max_retries, base_delay, max_delay
     env = {}
+    before = msg.connection.deadline
     buf = nc.scratch
     nc.scratch = None  # a callback that sends needs another
     errors.working += 1
@@ -80,7 +81,7 @@ def smartreceive(
         EnvelopeReader = None  # free to be dropped
         env = reader.read()
         reader = None
-        msg.connection.bound(None)
+        msg.connection.bound(before)
         items = env["payloads"]
         trace(env["correlation_id"], "Received %d bytes on %s" % (len(msg), msg.subject))
         links = []
@@ -145,7 +146,7 @@ def smartreceive(
     finally:
         errors.working -= 1
         nc.scratch = buf
-        msg.connection.bound(None)
+        msg.connection.bound(before)
         if links:
             Claims = claims = consume = None
             if held:

@@ -1,12 +1,13 @@
 """smartsend: small payloads in the message, large ones by link, any size streamed."""
 
 import gc
+import time
 
 from . import errors, log
-from .errors import PAYLOAD_TOO_LARGE, fail
+from .errors import PAYLOAD_TOO_LARGE, NATSBridgeError, fail
 from .log import timestamp, trace, uuid4
 from .payload import check_subject, is_subject
-from .stream import until
+from .stream import passed, until
 
 
 def smartsend(
@@ -74,6 +75,12 @@ def smartsend(
     }
     deadline = until(timeout)
     nc = nats_connection
+    if nc and nc._options["memory"] and not errors.working:
+        # The heap had no room for what connects beside the last send: now it has.
+        end = until(30 if durable else nc._options["timeout"]) if timeout is None else deadline
+        if nc._ready(end, not nc._options["pending_size"]):
+            nc._options["memory"] = False
+    before = nc and nc.deadline
     buf = links = None
     uploaded = []
     threshold = gc.threshold()
@@ -96,7 +103,10 @@ def smartsend(
         if not nc:
             compose = choose_links = None
             errors.make_room(20480, "send", "source", "envelope")
-            nc = dial(broker_url, timeout)
+            from .dial import connect
+
+            nc = connect(broker_url, timeout=left(deadline))
+            connect = None
             from .compose import choose_links  # noqa: F811
 
         msg_json.buf = buf = nc.scratch
@@ -132,7 +142,7 @@ def smartsend(
                 uploaded,
             )
             upload_links = None
-            room = errors.make_room(10240, "send", "source", "envelope", "jetstream")
+            room = errors.make_room(10240, "send", "source", "envelope", *later)
             from .envelope import EnvelopeJSON
 
             room.clear()
@@ -142,13 +152,11 @@ def smartsend(
                 raise failed
         elif durable and not msg_json._data:
             errors.make_room(10240, "send", "source", "envelope", *later)
-        step(env["correlation_id"], msg_json, subject)
+        if log.enabled:  # the length of an envelope costs composing its text
+            trace(env["correlation_id"], "Publishing %d bytes to %s" % (len(msg_json), subject))
         nc.bound(deadline)
         if durable:
-            from .jetstream import publish
-
             stream = publish(nc, subject, msg_json, env["msg_id"], deadline)
-            publish = None  # free to be dropped
             if links and log.enabled:
                 from .age import compare
 
@@ -157,7 +165,7 @@ def smartsend(
             nc.publish(subject, msg_json, reply_to if is_subject(reply_to) else "")
         msg_json.buf = msg_json._data = None
         if not nats_connection:
-            nc.flush()
+            nc.flush(left(deadline))
     except BaseException as e:
         if uploaded:
             try:
@@ -167,8 +175,11 @@ def smartsend(
                 undo(nc, fileserver_url, uploaded)
             except MemoryError:
                 pass  # the server forgets them by itself, and what went wrong matters more
-        if isinstance(e, MemoryError):
+        short = isinstance(e, MemoryError)
+        if short:
             e = fail(PAYLOAD_TOO_LARGE, "memory")
+        if nc and (short or isinstance(e, NATSBridgeError) and "memory" in e.details):
+            nc._options["memory"] = True
         raise e
     finally:
         gc.threshold(threshold)
@@ -177,19 +188,31 @@ def smartsend(
             compose = choose_links = upload_links = None
             errors.make_room(0, "send", "source", "envelope")
         if nc:
-            nc.bound(None)
+            nc.bound(before or None)
             nc.scratch = buf or nc.scratch
             if not nats_connection:
                 nc.close()
     return env, msg_json
 
 
-def step(correlation_id, msg_json, subject):
-    if log.enabled:  # the length of an envelope costs composing its text
-        trace(correlation_id, "Publishing %d bytes to %s" % (len(msg_json), subject))
+def publish(nc, subject, msg_json, msg_id, deadline):
+    """Publish what is durable: the name of the stream that has it."""
+    end = until(30) if deadline is None else deadline
+    while True:
+        try:
+            from .jetstream import publish
+
+            return publish(nc, subject, msg_json, msg_id, end)
+        except NATSBridgeError as e:
+            if "memory" not in e.details or passed(end):
+                raise
+        # The connection was lost: what connects again gets the heap of this.
+        publish = None
+        errors.drop("jetstream")
+        errors.drop("headers")
+        nc._ready(end)
 
 
-def dial(url, timeout):
-    from .dial import connect
-
-    return connect(url, timeout=5 if timeout is None else timeout)
+def left(deadline):
+    """The s until then; 5 where there is none."""
+    return 5 if deadline is None else max(0, time.ticks_diff(deadline, time.ticks_ms())) / 1000

@@ -2,10 +2,11 @@
 
 import json
 
+from . import log
 from .compose import open_source
+from .dial import connect
 from .envelope import EnvelopeJSON
 from .errors import INVALID_ARGUMENT, check_type, fail
-from .send import dial, step
 
 
 def envelope_to_json(env):
@@ -36,9 +37,10 @@ def publish_message(nats, subject, msg_json, correlation_id=""):
 
     Raises as Connection.publish and connect do.
     """
-    step(correlation_id, msg_json, subject)
+    if log.enabled:  # the length of an envelope costs composing its text
+        log.trace(correlation_id, "Publishing %d bytes to %s" % (len(msg_json), subject))
     if isinstance(nats, str):
-        with dial(nats, None) as nc:
+        with connect(nats) as nc:
             nc.publish(subject, msg_json)
             nc.flush()
     else:

@@ -61,7 +61,7 @@ topic: the subject %r has no topic in MQTT, because of a slash, + or # in its wo
 such as 'lab.camera'
 will: a will is (subject, payloads), with payloads as smartsend takes them, of a mqtt:// connection
 session: the server keeps the session of a client with an id: pass id
-unsized: an upload handler needs the size of its data; pass bytes or a seekable file
+unsized: an upload handler and a will need the size of their data; pass bytes or a seekable file
 kinds: nats_connection must be what connect() returned, a handler a function, and removable a bool
 name: %r is no name of a stream or consumer: it has no dots, wildcards, slashes, quotes or white space
 seconds: %s can't be %r: it is 1000000000 s at most

@@ -46,7 +46,7 @@ def upload_links(
     job.form = {"ttl": 86400, "removable": removable, "oneShot": False}
     job.correlation_id = env["correlation_id"]
     job.on_progress = on_progress
-    job.buf = buf
+    job.buf = buf or bytearray(_CHUNK + 8)  # one that is in another send has none
     if handler:
         from .plik import use_handler
 
@@ -111,6 +111,7 @@ class Upload(Connection):
             start = json.dumps(self.form)
             head = "Content-Type: application/json\r\nContent-Length: %d\r\n" % len(start)
             self.request("POST", self.under("/upload"), head, start)
+            head = start = None  # the answer needs more
             self.server = self.base
             answer = self.loads("uploadToken")
             if answer:  # else the ttl was too long, and there is another one now
@@ -135,6 +136,7 @@ class Upload(Connection):
             head += "Content-Length: %d\r\n" % (len(start) + size + len(end))
             source.rewind()
         self.request("POST", self.under("/file/" + self.id), head, start)
+        head = start = None
         push(self, 0)
         sha256 = hashlib.sha256()
         md5 = hashlib.md5() if hasattr(hashlib, "md5") else None

@@ -15,6 +15,7 @@ import pytest
 from conftest import NatsServer
 from device import compiled, main_of, printed
 from fault_proxy import FaultProxy, Link, Way
+from harness import run_micropython
 
 SCRIPT = Path(__file__).with_name("durable_heap_device.py")
 FILES = Path(__file__).with_name("files_device.py")
@@ -27,7 +28,7 @@ async def make_stream(url: str) -> None:
     await nc.close()
 
 
-@pytest.mark.parametrize(("heap", "spool"), [("68K", 0), ("72K", 3_000_000)])
+@pytest.mark.parametrize(("heap", "spool"), [("66K", 0), ("70K", 3_000_000)])
 def test_every_kind_passes(heap: str, spool: int, file_url: str, tmp_path: Path) -> None:
     with NatsServer(tmp_path, "-js", "-sd", str(tmp_path / "streams")) as server:
         asyncio.run(make_stream(server.url))
@@ -45,7 +46,7 @@ def short_path() -> Iterator[Path]:
         yield Path(folder)
 
 
-def test_files_pass_through_66_kb(file_url: str, short_path: Path) -> None:
+def test_files_pass_through_64_kb(file_url: str, short_path: Path) -> None:
     """What test_memory.py does, by a stream: sent, fetched, acknowledged."""
     sizes = {"a": 99_999, "b": 499_999, "c": 1_000_000, "d": 20_000_000, "e": 1_000_000}
     for name, size in sizes.items():
@@ -54,12 +55,46 @@ def test_files_pass_through_66_kb(file_url: str, short_path: Path) -> None:
         asyncio.run(make_stream(server.url))
         main = main_of(FILES, short_path)
         arguments = server.url, file_url, str(short_path), *sizes
-        out = printed(main, *arguments, heap="66K", path=compiled())
+        out = printed(main, *arguments, heap="64K", path=compiled())
     rows = [line.split() for line in out.splitlines()]
     assert [name for name, _ in rows] == list(sizes) * 2
     for name, path in rows:
         assert Path(path).name != name
         assert Path(path).read_bytes() == (short_path / name).read_bytes()
+
+
+def test_what_is_acknowledged_is_so_without_heap_to_remove_its_file(
+    file_url: str, tmp_path: Path
+) -> None:
+    script = """
+import sys
+import natsbridge, natsbridge.recover
+
+def consume(*arguments):
+    tried.append(1)
+    raise MemoryError
+
+tried = []
+nc = natsbridge.connect(sys.argv[1], name="me")
+natsbridge.smartsend(
+    "heap.a",
+    [("x", b"y" * 3000, "binary")],
+    nats_connection=nc,
+    fileserver_url=sys.argv[2],
+    size_threshold=1000,
+    receiver_name="me",
+    durable=True,
+)
+inbox = nc.inbox("HEAP", "device", ack_wait=1)
+for msg in inbox.fetch(1, 5):
+    natsbridge.smartreceive(msg, fileserver_url=sys.argv[2])
+    natsbridge.recover.consume = consume
+    msg.ack()
+print(len(tried), [msg for msg in inbox.fetch(1, 2)])
+"""
+    with NatsServer(tmp_path, "-js", "-sd", str(tmp_path / "streams")) as server:
+        asyncio.run(make_stream(server.url))
+        assert run_micropython(script, server.url, file_url, heap="256K") == "1 []\n"
 
 
 def test_a_connection_lost_inside_a_send_comes_back_at_once(tmp_path: Path) -> None:
@@ -69,5 +104,5 @@ def test_a_connection_lost_inside_a_send_comes_back_at_once(tmp_path: Path) -> N
         # Inside the third of its messages.
         with FaultProxy(server.url, Link(up=Way(end_after=2500))) as proxy:
             main = main_of(SCRIPT.with_name("lost_send_device.py"), tmp_path)
-            assert printed(main, proxy.url, heap="70K", path=compiled()) == "19\n"
+            assert printed(main, proxy.url, heap="64K", path=compiled()) == "19\n"
         assert proxy.connections > 5

@@ -101,7 +101,7 @@ def test_callbacks_can_not_break_into_a_message_and_their_errors_are_their_own(
 def test_in_a_small_heap_links_leave_room_for_what_follows(
     nats_url: str, file_url: str, tmp_path: Path
 ) -> None:
-    lines = run("after_links", nats_url, file_url, tmp_path, heap="76K", path=MPY)
+    lines = run("after_links", nats_url, file_url, tmp_path, heap="74K", path=MPY)
     assert lines == ["UPLOAD_FAILED 500", "500"] * 15
 
 

@@ -115,3 +115,37 @@ micropython.mem_info(1)
     lines = run_micropython(script, nats_url, heap="64K", path=MPY).splitlines()
     kinds = [line.split()[1] for line in lines if line.startswith("00000000: ")]
     assert kinds[0][0] == "B", "no function, which stays"
+
+
+def test_a_part_for_which_the_heap_is_too_full_is_there_when_it_is_not() -> None:
+    script = """
+import gc
+import natsbridge
+
+def used():
+    try:
+        return natsbridge.smartsend("", [])
+    except natsbridge.NATSBridgeError as e:
+        return e.code
+
+def fill(free):
+    full = []
+    gc.collect()
+    while gc.mem_free() > free:
+        full.append(bytearray(200))
+    return full
+
+full = fill(1500)  # not even for the errors
+try:
+    natsbridge.connect
+except MemoryError:
+    print("MemoryError")
+full = None
+natsbridge.NATSBridgeError
+full = fill(4000)
+print(used())
+full = None
+print(used())
+"""
+    out = run_micropython(script, heap="64K").split()
+    assert out == ["MemoryError", "PAYLOAD_TOO_LARGE", "INVALID_ARGUMENT"]

@@ -11,7 +11,7 @@ from device import printed
 
 MPY = Path(__file__).parent.parent.parent / "build" / "firmware"
 #: The heap, the characters of a text by link, and a seed for the order.
-RUNS = [("68K", 1000, 1), ("80K", 3000, 2), ("88K", 3000, 1), ("88K", 3000, 3), ("128K", 9000, 2)]
+RUNS = [("66K", 1000, 1), ("80K", 3000, 2), ("88K", 3000, 1), ("88K", 3000, 3), ("128K", 9000, 2)]
 SIZES = {"small": 20_000, "middle": 120_000, "large": 99_999}
 
 

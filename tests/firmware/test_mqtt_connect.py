@@ -159,6 +159,7 @@ for call in (
     lambda: connect(url, will=b"gone"),
     lambda: connect(url, will=("a.*", [])),
     lambda: connect(url, will=("a", 5)),
+    lambda: connect(url, will=("a", [("s", sys.stdin.buffer, "binary")])),
     lambda: connect("nats://127.0.0.1:1", will=("a", [])),
     lambda: connect("mqtt://"),
     lambda: connect("http://127.0.0.1"),
@@ -172,5 +173,5 @@ nc.close()
         server.mqtt,
         heap="1M",
     )
-    assert lines[:-2] == ["INVALID_ARGUMENT"] * 32
+    assert lines[:-2] == ["INVALID_ARGUMENT"] * 33
     assert lines[-2:] == ["PAYLOAD_TOO_LARGE", "True True"]

@@ -16,7 +16,7 @@ from device import command, compiled, main_of
 SCRIPT = Path(__file__).with_name("numbered_device.py")
 #: Bytes of the messages, in turns: one that a device takes whole, two that it streams, and a link.
 SIZES = (20, 1_500, 15_000, 60_000)
-#: 64 KB, and what the script takes; in 72 KB one that connects again can find none left.
+#: 64 KB, and what the script takes; in 70 KB it takes a while to connect again.
 HEAP = "80K"
 #: Seconds for whatever should come soon.
 PATIENCE_S = 15
