@@ -63,6 +63,17 @@ def short_run(program: str, **environment: str) -> str:
     return done.stdout
 
 
+def test_umqtt_waits_a_few_times_in_a_round() -> None:
+    """40 ms each: more would take longer than a round may."""
+    code = (
+        "import bench as b; print([b.share(j, b.UMQTT).count for j in b.JOBS if j.bare == b.UMQTT])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT / "tools", capture_output=True, text=True
+    )
+    assert done.stdout == "[5]\n", done.stderr
+
+
 @pytest.mark.skipif(not Path("/proc").exists(), reason="needs /proc")
 def test_a_short_run_of_the_desktop_has_every_row_and_loses_nothing() -> None:
     text = short_run("bench_host.py")

@@ -62,20 +62,27 @@ async def modules(r: Rig, job: Job) -> int:
     return (await footprint.measure(r.nats_url, r.file_url, names))[1]["="]
 
 
+def share(job: Job, program: str) -> Job:
+    """What a program does of a job in a round.
+
+    Peers' large messages are few: some take a quarter of a second for each. So are those that
+    umqtt.simple waits for: 40 ms each.
+    """
+    waits = program == UMQTT == job.bare
+    few = waits or (job.size > 16 and program not in (OURS, job.bare))
+    return replace(job, count=min(job.count, 5)) if few else job
+
+
 async def race(r: Rig, job: Job, heaps: dict[str, int], rounds: int) -> dict[str, list[float]]:
     """The rates of every program, which take turns; a first round is for warming up.
 
     Raises NotEnough if a peer can't keep it up in its heap.
     """
-    # Peers' large messages are few: some take a quarter of a second for each. So are those that
-    # umqtt.simple waits for: 40 ms each.
-    slow = job.size > 16 or job.bare == UMQTT
-    fewer = replace(job, count=min(job.count, 5)) if slow else job
     rates: dict[str, list[float]] = {program: [] for program in heaps}
     async with contextlib.AsyncExitStack() as stack:
         players: list[tuple[Player, Job]] = []
         for program, kb in heaps.items():
-            task = job if program in (OURS, job.bare) else fewer
+            task = share(job, program)
             players.append((await stack.enter_async_context(r.play(task, program, kb)), task))
         for _ in range(rounds + 1):
             for player, task in players:
