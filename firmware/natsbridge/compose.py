@@ -30,7 +30,9 @@ def compose(env, data, size_threshold):
     Raises INVALID_ARGUMENT, INVALID_PAYLOAD_TYPE for what a receiver would refuse.
     """
     for key in STRINGS:
-        check_field(key, env[key])
+        value = env[key]
+        if value != "":
+            check_field(key, value)
     metadata = env["metadata"]
     if not isinstance(metadata, dict) or (metadata and check_json(metadata, 1)):
         raise fail(INVALID_ARGUMENT, "metadata")
@@ -65,8 +67,7 @@ def compose(env, data, size_threshold):
 
 
 def check_field(key, value):
-    # (Most are empty: encode() would allocate for each.)
-    if not isinstance(value, str) or (value and len(value.encode()) > MAX_FIELD):
+    if not isinstance(value, str) or len(value.encode()) > MAX_FIELD:
         raise fail(INVALID_ARGUMENT, "field", key, MAX_FIELD)
 
 
