@@ -107,9 +107,11 @@ class Connection:
         try:
             if self._stream is None or self._dialer:
                 # What sends is kept while it does.
-                used = errors.working and ("send", "source", "envelope", "jetstream", "headers")
+                used = ()
+                if errors.working:
+                    used = ("send", "source", "envelope", "jetstream", "headers")
                 if not (self._dialer and used):
-                    errors.make_room(16384, "greet", "news", "tcp", *(used or ()))
+                    errors.make_room(16384, "greet", "news", "tcp", *used)
                 if self._dialer:  # it has it, also where its module was dropped
                     connect = self._dialer.connect
                 else:

@@ -16,7 +16,6 @@ from .stream import passed, until
 STREAM_FAILED = "STREAM_FAILED"  # a stream, or its consumer, is not there, or refuses
 
 _ANSWER = const(5)  # s without an answer after which a message is published again
-_MOST = const(30)  # s for all of it, where the caller bounds nothing
 _NOBODY = const(8)  # times that no stream may answer: one that starts just now takes a moment
 _LOOK = const(250)  # ms after which to look whether the server that was asked is still there
 _PAUSE = const(250)  # ms before a message is published again
@@ -24,13 +23,11 @@ _PAUSE = const(250)  # ms before a message is published again
 
 def publish(nc, subject, payload, msg_id, deadline):
     """Publish `payload` (see Connection.publish) with this Nats-Msg-Id, and wait until a stream has
-    it: the stream's name. deadline: ticks_ms; None: 30 s.
+    it: the stream's name. deadline: ticks_ms.
 
     Raises STREAM_FAILED if no stream takes the subject, or the stream refuses it;
     NATS_CONNECTION_FAILED when it is not known whether it is stored.
     """
-    if deadline is None:
-        deadline = until(_MOST)
     headers = {"Nats-Msg-Id": msg_id}
     left = _NOBODY
     while True:

@@ -188,7 +188,7 @@ def smartsend(
             compose = choose_links = upload_links = None
             errors.make_room(0, "send", "source", "envelope")
         if nc:
-            nc.bound(before or None)
+            nc.bound(before)
             nc.scratch = buf or nc.scratch
             if not nats_connection:
                 nc.close()
